@@ -8,6 +8,7 @@ __all__ = ['IMAGE_ENDINGS', 'HAM10000_CLASSES', 'PARTS', 'DataError', 'DataSpec'
            'class_counts', 'clear_cache']
 
 # %% ../../nbs/core/02_data.ipynb #01487f30
+import glob
 import hashlib
 import json
 import os
@@ -102,6 +103,14 @@ def _files(folder, pattern):
         else: add(str(place), place, place.stat().st_size)
     return {name: locator for name, (locator, _) in found.items()}
 
+# %% ../../nbs/core/02_data.ipynb #cb7dd22a
+def _read_table(path, **options):
+    "A CSV with at least one row; `DataError` with its name otherwise."
+    try: table = pd.read_csv(path, **options)
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error: raise DataError(f"{path} is no table of text ({error})") from error
+    if table.empty: raise DataError(f"{path} has no rows")
+    return table
+
 # %% ../../nbs/core/02_data.ipynb #b5538825
 def _need_columns(table, columns, path):
     if missing := [c for c in columns if c not in table]:
@@ -121,8 +130,8 @@ def read_ham10000(folder: Path, # holds metadata and images
                  ) -> pd.DataFrame: # the table of the contract, with age, sex, localization and dx_type beside it
     "HAM10000 (Tschandl et al. 2018) in its publisher's or Kaggle's layout; masks where they are."
     path = sorted(folder.glob("HAM10000_metadata*"))[0]
-    header = path.read_text().partition("\n")[0]
-    table = pd.read_csv(path, sep="\t" if "\t" in header else ",", dtype={"image_id": str, "lesion_id": str})
+    header = path.read_bytes().partition(b"\n")[0]
+    table = _read_table(path, sep="\t" if b"\t" in header else ",", dtype={"image_id": str, "lesion_id": str})
     _need_columns(table, ("image_id", "lesion_id", "dx"), path)
     found = _files(folder, "[Hh][Aa][Mm]10000_images*")
     _need_images("ham10000", list(table.image_id), found, folder, data_spec("ham10000").where)
@@ -136,7 +145,7 @@ def _isic_labels(folder):
     "The first CSV that holds labels, as a table with `id` and `dx`, and its path."
     paths = sorted(p for p in folder.glob("*.csv"))
     for path in paths:
-        table = pd.read_csv(path, dtype={"lesion_id": str, "patient_id": str})
+        table = _read_table(path, dtype={"lesion_id": str, "patient_id": str})
         id_column = next((c for c in ("image", "image_id", "image_name", "isic_id") if c in table), None)
         if id_column is None: continue
         table = table.rename(columns={id_column: "id"}).astype({"id": str})
@@ -156,8 +165,8 @@ def read_isic(folder: Path, # holds one label CSV and the images, in folders or 
              ) -> pd.DataFrame: # the table of the contract
     "ISIC challenge 2018 task 3, 2019, 2020 or an archive export."
     table, path = _isic_labels(folder)
-    for extra in sorted(folder.glob("*etadata*.csv")):          # lesion_id of 2019 lies in a file of its own
-        if extra != path: table = table.merge(pd.read_csv(extra).rename(columns={"image": "id"}), on="id", how="left", suffixes=("", "_metadata"))
+    for extra in sorted((*folder.glob("*etadata*.csv"), *folder.glob("*esion*roup*.csv"))):     # 2018 and 2019 name the lesions in a file of their own
+        if extra != path: table = table.merge(_read_table(extra).rename(columns={"image": "id"}), on="id", how="left", suffixes=("", "_metadata"))
     columns = [c for c in ("patient_id", "lesion_id") if c in table and table[c].notna().any()]
     if not columns: warnings.warn(f"{path.name} names no lesion or patient: every image counts as a group of its own", stacklevel=2)
     found = _files(folder, "*")
@@ -171,7 +180,7 @@ def read_folder(folder: Path, # holds one folder a class
                ) -> pd.DataFrame: # the table of the contract
     "Images in one subfolder per class."
     places = sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
-    rows = [dict(id=f"{place.name}/{name}", dx=place.name, image=locator) for place in places for name, locator in _files(folder, place.name).items()]
+    rows = [dict(id=f"{place.name}/{name}", dx=place.name, image=locator) for place in places for name, locator in _files(folder, glob.escape(place.name)).items()]
     if not rows: raise DataError(f"folder: no images ({', '.join(IMAGE_ENDINGS)}) in the subfolders of {folder}")
     table = pd.DataFrame(rows)
     return table.assign(group=table.id, source=folder.name, mask="")
@@ -186,7 +195,7 @@ def read_phantom(n: int = 3000,         # images
     return table.assign(id=table.image_id, group=table.patient_id, source=table.clinic)
 
 # %% ../../nbs/core/02_data.ipynb #7feccd5e
-def _check_table(spec, table):
+def _checked_table(spec, table):
     "The contract's columns, unique ids, known diagnoses; adds `label`, sorts by id."
     _need_columns(table, ("id", "dx", "group"), f"the reader of {spec.name}")
     if (twice := table.id[table.id.duplicated()]).size:
@@ -299,7 +308,7 @@ def split_groups(groups: Sequence,   # group of each image, (N,)
                  seed: int = 0,      # another seed, another split
                 ) -> np.ndarray:     # name of the part of each image, (N,)
     "Deal whole groups to the parts; a group with several classes counts as its rarest."
-    if abs(sum(parts.values()) - 1) > 1e-6 or min(parts.values()) <= 0: raise DataError(f"parts={parts}: shares are positive and add up to 1")
+    if not (abs(sum(parts.values()) - 1) <= 1e-6 and all(share > 0 for share in parts.values())): raise DataError(f"parts={parts}: shares are positive and add up to 1")
     frame = pd.DataFrame(dict(group=np.asarray(groups), label=np.asarray(labels)))
     rarity = frame.label.map(frame.label.value_counts())
     by_group = frame.assign(rarity=rarity).sort_values("rarity", kind="stable").groupby("group", sort=True).agg(label=("label", "first"), n=("label", "size"))
@@ -358,28 +367,32 @@ class ImageData(Dataset):
         if self.masks is not None: sample["box"] = torch.as_tensor(boxes(self.masks[self.rows[[i]]])[0])
         return sample
 
-    def subset(self, keep) -> "ImageData": # keep: row numbers or a boolean mask
-        "The same images, fewer of them."
-        keep = np.flatnonzero(keep) if np.asarray(keep).dtype == bool else np.asarray(keep)
-        table = self.table.iloc[keep].reset_index(drop=True)
-        fingerprint = hashlib.sha256((self.fingerprint + "".join(table.id + table.dx)).encode()).hexdigest()[:16]
-        return ImageData(self.name, self.images, self.masks, table, self.classes, fingerprint, self.rows[keep])
-
-    def select(self, classes: Sequence[str]) -> "ImageData": # classes: the wanted ones, in their new label order
-        "Only some classes, their labels numbered anew."
-        if unknown := [c for c in classes if c not in self.classes]:
-            raise DataError(f"classes={list(classes)}: {', '.join(map(repr, unknown))} not in {self.name}; it has {', '.join(self.classes)}")
-        data = self.subset(self.table.dx.isin(classes).to_numpy())
-        table = data.table.assign(label=data.table.dx.map({c: i for i, c in enumerate(classes)}))
-        return ImageData(self.name, self.images, self.masks, table, classes, data.fingerprint, data.rows)
-
-    def split(self, parts: dict[str, float] = PARTS, seed: int = 0) -> dict[str, "ImageData"]: # part name -> its images
-        "Parts that share no group (`split_groups`)."
-        part = split_groups(self.table.group, self.table.dx, parts, seed)
-        return {name: self.subset(part == name) for name in parts}
-
     def __repr__(self):
         return f"ImageData({self.name}, {len(self):,} images of {self.size} px, {self.table.group.nunique():,} groups, {len(self.classes)} classes, {self.fingerprint})"
+
+# %% ../../nbs/core/02_data.ipynb #85b617c1
+def _subset(self, keep) -> "ImageData": # keep: row numbers or a boolean mask
+    "The same images, fewer of them."
+    keep = np.flatnonzero(keep) if np.asarray(keep).dtype == bool else np.asarray(keep)
+    table = self.table.iloc[keep].reset_index(drop=True)
+    fingerprint = hashlib.sha256((self.fingerprint + "".join(table.id + table.dx)).encode()).hexdigest()[:16]
+    return ImageData(self.name, self.images, self.masks, table, self.classes, fingerprint, self.rows[keep])
+
+def _select(self, classes: Sequence[str]) -> "ImageData": # classes: the wanted ones, in their new label order
+    "Only some classes, their labels numbered anew."
+    if not classes or len(set(classes)) < len(classes): raise DataError(f"classes={list(classes)}: name at least one class, each once")
+    if unknown := [c for c in classes if c not in self.classes]:
+        raise DataError(f"classes={list(classes)}: {', '.join(map(repr, unknown))} not in {self.name}; it has {', '.join(self.classes)}")
+    data = self.subset(self.table.dx.isin(classes).to_numpy())
+    table = data.table.assign(label=data.table.dx.map({c: i for i, c in enumerate(classes)}))
+    return ImageData(self.name, self.images, self.masks, table, classes, data.fingerprint, data.rows)
+
+def _split(self, parts: dict[str, float] = PARTS, seed: int = 0) -> dict[str, "ImageData"]: # part name -> its images
+    "Parts that share no group (`split_groups`)."
+    part = split_groups(self.table.group, self.table.dx, parts, seed)
+    return {name: self.subset(part == name) for name in parts}
+
+ImageData.subset, ImageData.select, ImageData.split = _subset, _select, _split
 
 # %% ../../nbs/core/02_data.ipynb #dc2339d2
 def load_data(name: str,            # a registered name, e.g. "phantom" or "ham10000"
@@ -395,11 +408,11 @@ def load_data(name: str,            # a registered name, e.g. "phantom" or "ham1
     if not isinstance(size, int) or isinstance(size, bool) or not 8 <= size <= 1024: raise DataError(f"size={size!r}: a whole number of pixels, 8 to 1024")
     if split not in ("", *PARTS): raise DataError(f"split={split!r}: allowed are {', '.join(map(repr, PARTS))} or '' for all")
     if spec.draw:
-        table, all_classes = _check_table(spec, spec.read(**options))
+        table, all_classes = _checked_table(spec, spec.read(**options))
         images, masks = spec.draw(table, size)
         fingerprint = _fingerprint(images, masks, table)
     else:
-        table, all_classes = _check_table(spec, spec.read(find_folder(spec, data_dir), **options))
+        table, all_classes = _checked_table(spec, spec.read(find_folder(spec, data_dir), **options))
         cache = Path(os.environ.get("MEDGAN_CACHE") or Path.home()/".cache"/"medgan"/"prepared").expanduser()
         folder = cache/f"{name}-{size}-{_cache_key(table, size)}"
         if not (folder/"meta.json").exists(): _prepare(name, table, size, folder)
