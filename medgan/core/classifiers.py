@@ -17,9 +17,9 @@ import torch
 import torch.nn.functional as F
 from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from .data import ImageData
+from .plots import progress_bar
 from .statistics import wilson_interval
 from .training import (Trainer, check_choice, check_config, check_number, load_checkpoint, load_weights, save_checkpoint,
                                   set_seed)
@@ -30,9 +30,9 @@ class DetectionCNN(nn.Module):
     def __init__(self,
                  size: int,             # image side in px, divisible by 8
                  n_classes: int,        # K
-                 width: int = 16,       # channels of the first block, doubled at each next
-                 hidden: int = 128,     # units before the output
-                 dropout: float = .25): # after each block; twice that before the output
+                 width: int = 32,       # channels of the first block, doubled at each next
+                 hidden: int = 256,     # units before the output
+                 dropout: float = .1):  # after each block; twice that before the output
         super().__init__()
         if size % 8: raise ValueError(f"size={size}: must be divisible by 8")
         channels = [3, width, 2*width, 4*width]
@@ -163,7 +163,7 @@ def fit_classifier(net: nn.Module,        # images to logits; receives the best 
     weights = class_weights(train) if balance == "weights" else None
     if balance == "oversample": train = oversample(train, seed)
     best, best_weights, waited, rows = -1., None, 0, []
-    bar = tqdm(total=epochs, desc=progress, unit="epoch", disable=not progress)
+    bar = progress_bar(total=epochs, desc=progress, unit="epoch", disable=not progress)
     for row in _epochs(net, train, val, weights, epochs, lr, min(batch_size, len(train)), seed, precision):
         rows.append(row); bar.update(); bar.set_postfix_str(f"validation {row['val_balanced_accuracy']:.1%}")
         waited += 1
