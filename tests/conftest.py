@@ -1,0 +1,91 @@
+"What all tests share: a cache of their own, few threads, a small fake HAM10000, and the real data where $MEDGAN_DATA names it."
+import os
+
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")   # before torch: idle threads must not spin on small machines
+os.environ.setdefault("MPLBACKEND", "agg")
+
+import io
+import shutil
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+
+torch.set_num_threads(min(2, os.cpu_count() or 1))
+
+HAM_CLASSES = ("akiec", "bcc", "bkl", "df", "mel", "nv", "vasc")
+
+def jpeg(rng, width=40, height=30):
+    "The bytes of a small colourful JPEG."
+    coarse = Image.fromarray(rng.integers(0, 256, (4, 5, 3), dtype=np.uint8))
+    data = io.BytesIO()
+    coarse.resize((width, height), Image.Resampling.BICUBIC).save(data, "JPEG", quality=90)
+    return data.getvalue()
+
+def mask_png(rng, width=40, height=30):
+    "The bytes of a rectangle's mask."
+    mask, x, y = np.zeros((height, width), np.uint8), *rng.integers(8, 14, 2)
+    mask[y:y + 10, x:x + 14] = 255
+    data = io.BytesIO()
+    Image.fromarray(mask).save(data, "PNG")
+    return data.getvalue()
+
+def write_zip(path, files):
+    "A zip file of name -> bytes."
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in files.items(): archive.writestr(name, data)
+
+def build_ham(folder):
+    "42 images of 28 lesions in the layout of Harvard Dataverse: per class two lesions of two images and two of one."
+    rng = np.random.default_rng(0)
+    rows, images, masks = [], {}, {}
+    for label, dx in enumerate(HAM_CLASSES):
+        for i, lesion in enumerate((0, 0, 1, 1, 2, 3)):
+            name = f"ISIC_{100*label + i:07d}"
+            rows.append(dict(lesion_id=f"HAM_{10*label + lesion:07d}", image_id=name, dx=dx, dx_type="histo", age=50. + i, sex="female",
+                             localization="back", dataset="rosendahl"))
+            images[f"{name}.jpg"] = jpeg(rng)
+            masks[f"HAM10000_segmentations_lesion_tschandl/{name}_segmentation.png"] = mask_png(rng)
+            masks[f"__MACOSX/HAM10000_segmentations_lesion_tschandl/._{name}_segmentation.png"] = b"Mac OS X"   # as in the publisher's file
+    names = list(images)
+    write_zip(folder/"HAM10000_images_part_1.zip", {n: images[n] for n in names[::2]})
+    write_zip(folder/"HAM10000_images_part_2.zip", {n: images[n] for n in names[1::2]})
+    write_zip(folder/"HAM10000_segmentations_lesion_tschandl.zip", masks)
+    pd.DataFrame(rows).sample(frac=1, random_state=0).to_csv(folder/"HAM10000_metadata", index=False)
+
+@pytest.fixture(scope="session")
+def _built_ham(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("built")/"ham10000"
+    folder.mkdir()
+    build_ham(folder)
+    return folder
+
+@pytest.fixture
+def tiny_ham(_built_ham, tmp_path):
+    "A fresh copy of the small fake HAM10000; a test may damage it."
+    return Path(shutil.copytree(_built_ham, tmp_path/"data"/"ham10000"))
+
+@pytest.fixture(scope="session")
+def _session_cache(tmp_path_factory): return tmp_path_factory.mktemp("cache")
+
+@pytest.fixture(autouse=True)
+def _own_cache(_session_cache, monkeypatch):
+    "Prepared data of the tests never lands in the user's cache, whatever a notebook does to the variable."
+    monkeypatch.setenv("MEDGAN_CACHE", str(_session_cache))
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    "An empty cache for one test."
+    monkeypatch.setenv("MEDGAN_CACHE", str(tmp_path/"cache"))
+    return tmp_path/"cache"
+
+@pytest.fixture(scope="session")
+def real_data():
+    "The root of the real data sets."
+    root = os.environ.get("MEDGAN_DATA")
+    if not root: pytest.skip("needs real data: set MEDGAN_DATA to the folder that holds the data sets (data/README.md)")
+    return Path(root).expanduser()
