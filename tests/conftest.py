@@ -1,7 +1,6 @@
 "What all tests share: a cache of their own, few threads, a small fake HAM10000, and the real data where $MEDGAN_DATA names it."
 import os
 
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")   # before torch: idle threads must not spin on small machines
 os.environ.setdefault("MPLBACKEND", "agg")
 
 import io

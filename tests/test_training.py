@@ -353,6 +353,12 @@ def test_non_finite_loss(tmp_path):
     assert [p.name for p in checkpoints(tmp_path)] == ["checkpoint-00000005.safetensors"]
     assert all(np.isfinite(list(r.values())).all() for r in rows(tmp_path))
 
+def test_tensorboard(tmp_path):
+    "Catches a switch that does nothing: the terms are in the event file."
+    toy_run(tmp_path, 1, tensorboard=True)
+    events, = tmp_path.glob("events.out.tfevents.*")
+    assert b"loss" in events.read_bytes()
+
 # ---- two processes
 
 TWO = """

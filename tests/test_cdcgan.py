@@ -1,0 +1,132 @@
+"The cDCGAN notebook refuses bad parameters before it reads data; its networks train, keep, load and draw."
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from nbdev.config import get_config
+from safetensors.torch import save_file
+
+from medgan.cdcgan import (PROTOCOLS, SIZES, build_cdcgan, cdcgan_step, generate, gradient_penalty, load_generator, protocol_parts, sample_images,
+                           share_seen, soft_labels, train_cdcgan)
+from medgan.core.data import DataError, load_data
+from medgan.core.training import CheckpointError, ParameterError, Trainer, save_checkpoint
+
+NOTEBOOK = get_config().nbs_path/"01_cdcgan.ipynb"
+CONFIG = dict(size=32, classes=["nv", "bcc", "mel", "bkl"], z_dim=8, width=4, slope=.2, momentum=.1, batch_norm=True, spectral=True, gp=10., lr=2e-4,
+              beta1=.5, batch_size=8, precision="no", seed=0)
+
+# ---- the notebook's own checks
+
+def set_up(injected):
+    "The notebook up to and with its setup cell, as papermill would run it with these parameters."
+    scope = {"__annotations__": {}, "In": [f"# Parameters\n{injected}\n"]}
+    for cell in json.loads(NOTEBOOK.read_text(encoding="utf-8"))["cells"]:
+        source = "".join(cell["source"])
+        if cell["cell_type"] != "code" or source.startswith("#| default_exp") or "in_one_minute" in source: continue
+        exec(compile(source, NOTEBOOK.name, "exec"), scope)
+        if "parameters" in cell["metadata"].get("tags", []): exec(injected, scope)
+        if "check_parameters(" in source: return scope
+    raise AssertionError("the notebook has no setup cell")
+
+def test_good_set_up():
+    "Catches a setup cell that refuses its own defaults."
+    assert set_up("epochs = 1")["epochs"] == 1
+
+BAD = [("data = 'ham1000'", DataError, "data='ham1000': no such data set; known are"), ("size = 48", ParameterError, "size=48: must be one of 32, 64, 128"),
+       ("size = 256", ParameterError, "size=256"), ("epochs = 0", ParameterError, "epochs=0"), ("epochs = float('nan')", ParameterError, "epochs=nan"),
+       ("epochs = 'many'", ParameterError, "epochs='many'"), ("batch_size = -64", ParameterError, "batch_size=-64"), ("batch_size = 1.5", ParameterError, "batch_size=1.5"),
+       ("lr = 0", ParameterError, "lr=0"), ("lr = 'fast'", ParameterError, "lr='fast'"), ("lr = -1e-4", ParameterError, "lr=-0.0001"), ("seed = -1", ParameterError, "seed=-1"),
+       ("epocs = 3", ParameterError, "no such parameter: epocs"), ("resume = True", ParameterError, "out_dir is empty"), ("gp = -1", ParameterError, "gp=-1"),
+       ("precision = 'fp8'", ParameterError, "precision='fp8'"), ("n_seeds = 1", ParameterError, "n_seeds=1"), ("detector_size = 64", ParameterError, "detector_size=64: must be one of 32"),
+       ("z_dim = 0", ParameterError, "z_dim=0"), ("width = 'wide'", ParameterError, "width='wide'"), ("momentum = 0", ParameterError, "momentum=0"),
+       ("spectral = 1", ParameterError, "spectral=1"), (f"out_dir = {str(NOTEBOOK)!r}", ParameterError, "is a file; name a folder")]
+
+@pytest.mark.parametrize("injected, error, message", BAD, ids=[b[0][:24] for b in BAD])
+def test_bad_set_up(injected, error, message, tmp_path, monkeypatch):
+    "Catches a parameter that the setup cell does not check: hours later it would fail, or worse, not fail."
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(error) as caught: set_up(injected)
+    assert message in str(caught.value)
+    assert not list(tmp_path.iterdir())
+
+# ---- the networks
+
+@pytest.fixture(scope="module")
+def phantoms():
+    return load_data("phantom", size=32, n=160, classes=CONFIG["classes"])
+
+@pytest.fixture(scope="module")
+def trained(phantoms, tmp_path_factory):
+    "A run folder."
+    out_dir = tmp_path_factory.mktemp("run")
+    train_cdcgan(phantoms, CONFIG, 1, str(out_dir), progress="")
+    return out_dir
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("batch_norm, spectral, gp", [(True, True, 10.), (False, False, 0.)])
+def test_step_at_every_size(size, batch_norm, spectral, gp):
+    "Catches a layer too many or too few at one of the sizes, and a switch that breaks the step."
+    G, D = build_cdcgan(CONFIG | dict(size=size, batch_norm=batch_norm, spectral=spectral))
+    optimizers = [torch.optim.Adam(net.parameters(), 1e-3) for net in (G, D)]
+    trainer = Trainer(dict(G=G, D=D), dict(G=optimizers[0], D=optimizers[1]), progress="")
+    terms = cdcgan_step(G, D, *optimizers, trainer.update, gp)(dict(image=torch.rand(4, 3, size, size)*2 - 1, label=torch.arange(4)))
+    assert all(torch.isfinite(v) for v in terms.values()) and (terms["penalty"] == 0) == (gp == 0)
+    assert all(p.requires_grad for p in D.parameters())
+
+def test_penalty_reaches_only_the_critic():
+    "Catches a penalty that trains the generator, and one over the batch instead of over each image's pixels."
+    fake = torch.randn(6, 3, 4, 4, requires_grad=True)
+    w = torch.full((3, 4, 4), .5, requires_grad=True)
+    penalty = gradient_penalty(lambda x: (w*x).sum(dim=(1, 2, 3)), torch.randn(6, 3, 4, 4), fake)
+    assert penalty.item() == pytest.approx((w.norm().item() - 1)**2, rel=1e-4)
+    assert torch.autograd.grad(penalty, fake, allow_unused=True)[0] is None
+
+def test_generate(trained, tmp_path):
+    "Catches images that depend on anything but checkpoint, class and seed, and files that differ from the tensors."
+    images = generate(trained, 5, "mel", seed=3, out_dir=str(tmp_path/"images"))
+    torch.manual_seed(99)
+    assert torch.equal(images, generate(trained, 5, "mel", seed=3)) and not torch.equal(images, generate(trained, 5, "nv", seed=3))
+    assert images.shape == (5, 3, 32, 32) and images.abs().max() <= 1
+    assert len(list((tmp_path/"images").glob("mel-3-*.png"))) == 5
+
+def test_generate_refuses(trained, tmp_path):
+    "Catches a wrong class, a folder without a run and a checkpoint of something else."
+    with pytest.raises(ParameterError, match="dx='wart': must be one of 'nv', 'bcc', 'mel', 'bkl'"): generate(trained, 1, "wart")
+    with pytest.raises(ParameterError, match="n=0"): generate(trained, 0, "nv")
+    with pytest.raises(CheckpointError, match="holds no checkpoint"): generate(tmp_path, 1, "nv")
+    with pytest.raises(CheckpointError, match="is not there"): generate(tmp_path/"none.safetensors", 1, "nv")
+    save_file({"w": torch.zeros(1)}, tmp_path/"foreign.safetensors")
+    with pytest.raises(CheckpointError, match="no medgan checkpoint"): generate(tmp_path/"foreign.safetensors", 1, "nv")
+    save_checkpoint(tmp_path/"other.safetensors", dict(net={}), dict(width=3))
+    with pytest.raises(CheckpointError, match="no checkpoint of a cDCGAN"): generate(tmp_path/"other.safetensors", 1, "nv")
+
+def test_samples_do_not_depend_on_the_batch(trained):
+    "Catches a generator left in training mode, where batch norm mixes the images of a batch."
+    G, _ = load_generator(trained)
+    G.train()
+    z, c = torch.randn(7, 8), torch.arange(7) % 4
+    torch.testing.assert_close(sample_images(G, z, c, batch_size=2), sample_images(G, z, c), rtol=1e-4, atol=1e-5)
+    assert G.training
+
+def test_soft_labels_continue_hard_ones(trained):
+    "Catches an interpolation whose ends are not the classes themselves."
+    G, _ = load_generator(trained)
+    z = torch.randn(2, 8)
+    torch.testing.assert_close(sample_images(G, z, soft_labels(1, 3, 4, torch.tensor([0., 1.]))), sample_images(G, z, torch.tensor([1, 3])))
+
+# ---- the three ways to split
+
+@pytest.mark.parametrize("seed", range(3))
+def test_protocols(phantoms, seed):
+    "Catches a leak where none may be, none where one is to be shown, and a test part that is balanced although it must not be."
+    parts = {p: protocol_parts(phantoms, p, seed) for p in PROTOCOLS}
+    seen = {p: (share_seen(s["train"], s["test"], "id"), share_seen(s["train"], s["test"])) for p, s in parts.items()}
+    assert seen["by lesion"] == (0, 0) and seen["by image"][0] == 0 < seen["by image"][1] and seen["oversampled first"][0] > 0
+    for p, s in parts.items():
+        counts = {name: s[name].table.dx.value_counts() for name in ("train", "test")}
+        if p != "oversampled first":
+            assert counts["train"].nunique() == 1 and counts["test"].nunique() > 1
+            assert len(s["val"]) + len(s["test"]) + s["train"].table.id.nunique() == len(phantoms)
+    with pytest.raises(ParameterError, match="protocol='by luck'"): protocol_parts(phantoms, "by luck", 0)
