@@ -245,11 +245,12 @@ class Trainer:
                  tensorboard: bool = False,                 # also log to TensorBoard in out_dir
                  progress: str = "training"):               # name of the progress bar; "" = none
         check_choice("precision", precision, ("no", "bf16"))
-        self.accelerator = Accelerator(mixed_precision=precision)
+        self.accelerator = Accelerator()
         self.device, self.rank, self.world = self.accelerator.device, self.accelerator.process_index, self.accelerator.num_processes
         self.is_main = self.accelerator.is_main_process
         self.modules, self.optimizers, self.ema, self.extra = modules, optimizers, ema or {}, state or {}
-        self.seed, self.config, self.sample, self.keep, self.progress = seed, json.loads(json.dumps(config or {})), sample, keep, progress
+        self.seed, self.config, self.sample, self.keep = seed, json.loads(json.dumps(config or {})), sample, keep
+        self.progress, self.precision = progress, precision
         self.log_every, self.checkpoint_every, self.sample_every = log_every, checkpoint_every, sample_every
         self.out_dir = Path(out_dir).expanduser() if out_dir else None
         self.step, self.images, self.rows, self._pending, self._last_good = 0, 0, [], [], None
@@ -380,7 +381,7 @@ def _fit(self,
         if order_of != epoch: order_of, order = epoch, epoch_rows(len(data), batch_size, self.seed, epoch)
         batch = data.read(order[position][self.rank::self.world], self.device)
         torch.manual_seed(_mix(self.seed, self.step, self.rank))
-        with self.accelerator.autocast(): scalars = step(batch)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"): scalars = step(batch)
         self.step, self.images = self.step + 1, self.images + batch_size
         for ema in self.ema.values(): ema.update(batch_size, self.images)
         self._pending.append((self.step, {n: torch.as_tensor(v).detach() for n, v in scalars.items()}))
