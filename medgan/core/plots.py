@@ -36,7 +36,7 @@ class Jpeg:
     def save(self, path): Path(path).write_bytes(self.data)
 
 # %% ../../nbs/core/00_plots.ipynb #9d029979
-def _figure_jpeg(fig, dpi=72, quality=88):
+def _figure_jpeg(fig, dpi=72, quality=82):
     "Close `fig` and give it back as a JPEG."
     buffer = io.BytesIO()
     fig.savefig(buffer, format="jpeg", dpi=dpi, bbox_inches="tight", pad_inches=0.05, pil_kwargs=dict(quality=quality))
