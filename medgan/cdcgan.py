@@ -20,8 +20,8 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from .core.classifiers import oversample
 from .core.plots import as_uint8
-from .core.training import (CheckpointError, ParameterError, Trainer, check_choice, check_number, checkpoints, load_checkpoint,
-                                  load_weights, set_seed)
+from .core.training import (CheckpointError, ParameterError, Trainer, check_choice, check_number, checkpoints,
+                                  load_checkpoint, load_weights, set_seed)
 
 # %% ../nbs/01_cdcgan.ipynb #2efdc9fe
 SIZES = (32, 64, 128)
@@ -47,7 +47,8 @@ class CDCGANGenerator(nn.Module):
         n_up = size.bit_length() - 4                                    # doublings between 4 px and the last layer
         channels = [width*2**i for i in range(n_up, -1, -1)]
         def block(a, b, stride, padding):
-            return nn.Sequential(nn.ConvTranspose2d(a, b, 4, stride, padding, bias=False), nn.BatchNorm2d(b, momentum=momentum), nn.LeakyReLU(slope))
+            return nn.Sequential(nn.ConvTranspose2d(a, b, 4, stride, padding, bias=False),
+                                 nn.BatchNorm2d(b, momentum=momentum), nn.LeakyReLU(slope))
         self.blocks = nn.Sequential(block(z_dim + n_classes, channels[0], 1, 0),                     # (B,·,4,4)
                                     *(block(a, b, 2, 1) for a, b in zip(channels, channels[1:])))    # doubles the side
         self.to_rgb = nn.ConvTranspose2d(channels[-1], 3, 4, 2, 1)
@@ -105,7 +106,8 @@ def discriminator_loss(real: Tensor, # logits D(x|c) (B,)
                        fake: Tensor, # logits D(G(z|c)|c) (B,)
                       ) -> Tensor:   # scalar
     "Binary cross-entropy: the negative of eq. 1 as Goodfellow et al. wrote it."
-    return F.binary_cross_entropy_with_logits(real, torch.ones_like(real)) + F.binary_cross_entropy_with_logits(fake, torch.zeros_like(fake))
+    bce = F.binary_cross_entropy_with_logits
+    return bce(real, torch.ones_like(real)) + bce(fake, torch.zeros_like(fake))
 
 # %% ../nbs/01_cdcgan.ipynb #60f84e03
 def generator_loss(fake: Tensor, # logits D(G(z|c)|c) (B,)
@@ -137,21 +139,23 @@ def cdcgan_step(G: nn.Module, D: nn.Module,      # generator, discriminator
         fake = G(z, c)
         real_logits, fake_logits = D(x, c), D(fake.detach(), c)
         loss_D = discriminator_loss(real_logits, fake_logits)
-        penalty = gradient_penalty(lambda x̂: D(x̂, c), x, fake.detach()) if gp else torch.zeros((), device=x.device)
+        penalty = gradient_penalty(lambda x̂: D(x̂, c), x, fake.detach()) if gp else x.new_zeros(())
         update(opt_D, loss_D + gp*penalty)
         D.requires_grad_(False)
         loss_G = generator_loss(D(fake, c))
         update(opt_G, loss_G)
         D.requires_grad_(True)
-        return dict(loss_D=loss_D, loss_G=loss_G, penalty=penalty, D_real=real_logits.sigmoid().mean(), D_fake=fake_logits.sigmoid().mean())
+        return dict(loss_D=loss_D, loss_G=loss_G, penalty=penalty,
+                    D_real=real_logits.sigmoid().mean(), D_fake=fake_logits.sigmoid().mean())
     return step
 
 # %% ../nbs/01_cdcgan.ipynb #1aa56fb1
 def build_cdcgan(config: dict, # the networks' parameters: size, classes, z_dim, width, slope, momentum, batch_norm, spectral
                 ) -> tuple[CDCGANGenerator, CDCGANDiscriminator]:
     "Generator and discriminator of a configuration, freshly initialised."
-    shared = dict(size=config["size"], n_classes=len(config["classes"]), width=config["width"], slope=config["slope"], momentum=config["momentum"])
-    return CDCGANGenerator(z_dim=config["z_dim"], **shared), CDCGANDiscriminator(batch_norm=config["batch_norm"], spectral=config["spectral"], **shared)
+    shared = {name: config[name] for name in ("size", "width", "slope", "momentum")} | dict(n_classes=len(config["classes"]))
+    G = CDCGANGenerator(z_dim=config["z_dim"], **shared)
+    return G, CDCGANDiscriminator(batch_norm=config["batch_norm"], spectral=config["spectral"], **shared)
 
 # %% ../nbs/01_cdcgan.ipynb #4a41c331
 @torch.no_grad()
@@ -179,9 +183,11 @@ def train_cdcgan(data,                  # the training part (`ImageData`)
     set_seed(config["seed"])
     G, D = build_cdcgan(config)
     opt_G, opt_D = (torch.optim.Adam(net.parameters(), config["lr"], betas=(config["beta1"], .999)) for net in (G, D))
-    z, c = torch.randn(8*len(config["classes"]), config["z_dim"]), torch.arange(len(config["classes"])).repeat_interleave(8)
-    trainer = Trainer(dict(G=G, D=D), dict(G=opt_G, D=opt_D), seed=config["seed"], out_dir=out_dir, resume=resume, precision=config["precision"],
-                      config=dict(config, data=data.name, fingerprint=data.fingerprint), sample=lambda: sample_images(G, z, c), **options)
+    c = torch.arange(len(config["classes"])).repeat_interleave(8)
+    z = torch.randn(len(c), config["z_dim"])
+    trainer = Trainer(dict(G=G, D=D), dict(G=opt_G, D=opt_D), seed=config["seed"], out_dir=out_dir, resume=resume,
+                      precision=config["precision"], config=dict(config, data=data.name, fingerprint=data.fingerprint),
+                      sample=lambda: sample_images(G, z, c), **options)
     trainer.fit(cdcgan_step(G, D, opt_G, opt_D, trainer.update, config["gp"]), data, epochs, config["batch_size"])
     return trainer
 
@@ -229,7 +235,8 @@ def load_generator(path: str, # a checkpoint, or a run folder: its newest checkp
         if not checkpoints(path): raise CheckpointError(f"{path} holds no checkpoint")
         path = checkpoints(path)[-1]
     state, config = load_checkpoint(path)
-    if missing := {"size", "classes", "z_dim", "width"} - config.keys(): raise CheckpointError(f"{path} is no checkpoint of a cDCGAN: {', '.join(sorted(missing))} not in its configuration")
+    if missing := {"size", "classes", "z_dim", "width"} - config.keys():
+        raise CheckpointError(f"{path} is no checkpoint of a cDCGAN: {', '.join(sorted(missing))} not in its configuration")
     G, _ = build_cdcgan(config)
     load_weights(G, state["modules"]["G"], "G")
     return G.eval(), config
@@ -249,7 +256,8 @@ def generate(path: str,         # a checkpoint or a run folder
     images = sample_images(G, z, torch.full((n,), label))
     if out_dir:
         Path(out_dir).mkdir(parents=True, exist_ok=True)
-        for i, image in enumerate(as_uint8(images)): Image.fromarray(image).save(Path(out_dir)/f"{dx}-{seed}-{i:05d}.png")
+        for i, image in enumerate(as_uint8(images)):
+            Image.fromarray(image).save(Path(out_dir)/f"{dx}-{seed}-{i:05d}.png")
     return images
 
 # %% ../nbs/01_cdcgan.ipynb #7667e598
