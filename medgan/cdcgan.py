@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 from .core.classifiers import oversample
+from .core.data import PARTS
 from .core.plots import as_uint8
 from .core.training import (CheckpointError, ParameterError, Trainer, check_choice, check_number, checkpoints,
                                   load_checkpoint, load_weights, set_seed)
@@ -204,8 +205,8 @@ def protocol_parts(data,          # the whole set (`ImageData`)
     else:
         if protocol == "oversampled first": data = oversample(data, seed)
         order = np.random.default_rng(seed).permutation(len(data))
-        cuts = [round(.7*len(data)), round(.85*len(data))]
-        parts = {name: data.subset(rows) for name, rows in zip(("train", "val", "test"), np.split(order, cuts))}
+        cuts = [round(share*len(data)) for share in np.cumsum(list(PARTS.values()))[:-1]]
+        parts = {name: data.subset(rows) for name, rows in zip(PARTS, np.split(order, cuts))}
     if protocol != "oversampled first": parts["train"] = oversample(parts["train"], seed)
     return parts
 

@@ -245,6 +245,9 @@ class _Files:
 # %% ../../nbs/core/02_data.ipynb #9a40e4e2
 _PREPARED_AS = "centre square, bicubic, draft; masks box >= 128; 1"   # part of the cache's key: change it with the code above
 
+def _cache_dir():
+    return Path(os.environ.get("MEDGAN_CACHE") or Path.home()/".cache"/"medgan"/"prepared").expanduser()
+
 def _cache_key(table, size):
     "Changes with the list of images, their labels and groups, the files' sizes and times, and the preprocessing."
     digest = hashlib.sha256(f"{size} {_PREPARED_AS}".encode())
@@ -413,8 +416,7 @@ def load_data(name: str,            # a registered name, e.g. "phantom" or "ham1
         fingerprint = _fingerprint(images, masks, table)
     else:
         table, all_classes = _checked_table(spec, spec.read(find_folder(spec, data_dir), **options))
-        cache = Path(os.environ.get("MEDGAN_CACHE") or Path.home()/".cache"/"medgan"/"prepared").expanduser()
-        folder = cache/f"{name}-{size}-{_cache_key(table, size)}"
+        folder = _cache_dir()/f"{name}-{size}-{_cache_key(table, size)}"
         if not (folder/"meta.json").exists(): _prepare(name, table, size, folder)
         images = np.load(folder/"images.npy", mmap_mode="r")
         masks = np.load(folder/"masks.npy", mmap_mode="r") if (folder/"masks.npy").exists() else None
@@ -440,7 +442,6 @@ def class_counts(parts: dict[str, ImageData], # name -> data set
 def clear_cache(name: str, # the set
                ) -> int:   # how many prepared copies were removed
     "Remove the prepared copies of a set, all sizes."
-    cache = Path(os.environ.get("MEDGAN_CACHE") or Path.home()/".cache"/"medgan"/"prepared").expanduser()
-    found = [p for p in cache.glob(f"{data_spec(name).name}-*") if p.is_dir()]
+    found = [p for p in _cache_dir().glob(f"{data_spec(name).name}-*") if p.is_dir()]
     for folder in found: shutil.rmtree(folder)
     return len(found)
