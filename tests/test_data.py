@@ -1,4 +1,5 @@
-"Data sets in every layout; every kind of broken file, named; nothing half-made left behind; no group on two sides."
+"Data sets in every layout, images from anywhere; every kind of broken file, named; nothing half-made left behind; no group on two sides."
+import hashlib
 import io
 import os
 import shutil
@@ -18,7 +19,7 @@ from conftest import HAM_CLASSES, jpeg, write_zip
 from PIL import Image
 
 import medgan.core.data as data_module
-from medgan.core.data import DataError, PARTS, class_counts, clear_cache, load_data, split_groups
+from medgan.core.data import DataError, PARTS, as_image_data, class_counts, clear_cache, load_data, split_groups
 
 def left(cache):
     "What lies in the cache."
@@ -504,7 +505,347 @@ def test_phantoms(cache):
     parts = load_data("phantom", size=16, n=400).split()
     assert not set(parts["train"].table.group) & set(parts["test"].table.group)
 
-# ---- the real HAM10000
+# ---- brain slices
+
+def toy_slices(n=6, height=30, width=20):
+    "Arrays of an archive: three subjects, a lesion in every other slice."
+    rng = np.random.default_rng(4)
+    mask = np.zeros((n, height, width), bool)
+    mask[1::2, 8:14, 5:12] = True
+    return dict(flair=rng.integers(0, 256, (n, height, width), dtype=np.uint8), mask=mask, subject=np.array([f"s{i//2}" for i in range(n)]))
+
+def slices(folder, size=30, **changed):
+    "Write the toy archive with some arrays changed (None = left out), and load it."
+    folder.mkdir(exist_ok=True)
+    np.savez_compressed(folder/"toy.npz", **{k: v for k, v in (toy_slices() | changed).items() if v is not None})
+    return load_data("slices", str(folder), size=size)
+
+def test_slices(tmp_path, cache):
+    "Catches shifted rows, slices cropped, stretched or put aside, masks that go another way than their images, [-1,1] for one channel."
+    arrays, data = toy_slices(), slices(tmp_path/"toy")
+    assert data.classes == ("healthy", "pathological") and len(data) == 6 and data.images.shape == (6, 30, 30, 1)
+    assert list(data.table.group) == ["s0", "s0", "s1", "s1", "s2", "s2"] and set(data.table.source) == {"slices"}
+    assert data.labels.tolist() == [0, 1]*3 and data.table.is_pathological.tolist() == [False, True]*3 and data.table.is_pathological.dtype == bool
+    assert np.allclose(data.table.lesion_share, [0, 6*7/600]*3)
+    batch = data.read(np.arange(6))
+    padded = {k: np.pad(arrays[k], ((0, 0), (0, 0), (5, 5))) for k in ("flair", "mask")}
+    assert batch["image"].dtype == torch.float32 and batch["image"].is_contiguous()
+    assert np.array_equal(batch["image"][:, 0].numpy(), padded["flair"].astype(np.float32)/np.float32(255))
+    assert np.array_equal(batch["mask"][:, 0].numpy(), padded["mask"])
+    assert torch.equal(data[1]["box"], torch.tensor([10, 8, 17, 14])) and data[0]["box"].tolist() == [0]*4
+    two = data.select(["pathological"])
+    assert len(two) == 3 and torch.equal(two[1]["image"], batch["image"][3])
+
+def test_slices_resized(tmp_path, cache):
+    "Catches a resize before the padding (the brain would be stretched), and a mask that no longer lies on its lesion."
+    flair = np.where(toy_slices()["mask"], 255, 0).astype(np.uint8)
+    data = slices(tmp_path/"toy", size=15, flair=flair)
+    image, mask = data.images[1, ..., 0], data.masks[1]
+    assert mask.sum() == pytest.approx(42/4, abs=3) and image[mask].min() >= 110 and image[~mask].max() <= 160
+    with pytest.warns(UserWarning, match="30 px; at size=64"): slices(tmp_path/"toy", size=64)
+
+def test_slices_as_floats(tmp_path, cache):
+    "Catches floats in [0,1] that are cut to 0 and 1 or rounded down, and masks of numbers that are taken otherwise than those of bool."
+    plain = slices(tmp_path/"toy")
+    flair, mask = toy_slices()["flair"], toy_slices()["mask"]
+    for kind in (np.float16, np.float32, np.float64): assert slices(tmp_path/"toy", flair=(flair/255).astype(kind)).fingerprint == plain.fingerprint
+    between = (np.clip(flair, 1, 254) + np.where(mask, .4, -.4))/255
+    assert np.array_equal(slices(tmp_path/"toy", flair=between).images[:, :, 5:25, 0], np.clip(flair, 1, 254))
+    for kind in (np.uint8, np.int64, np.float32): assert slices(tmp_path/"toy", mask=mask.astype(kind)).fingerprint == plain.fingerprint
+
+def test_slices_cache(tmp_path, cache, monkeypatch):
+    "Catches a cache that is written and never read, and one that does not see a changed archive."
+    first = slices(tmp_path/"toy")
+    with monkeypatch.context() as patched:
+        patched.setattr(data_module, "_decode_image", lambda *_: pytest.fail("decoded again"))
+        second = load_data("slices", str(tmp_path/"toy"), size=30)
+    assert second.fingerprint == first.fingerprint and len(left(cache)) == 1 and isinstance(second.images, np.memmap)
+    assert slices(tmp_path/"toy", flair=255 - toy_slices()["flair"]).fingerprint != first.fingerprint and len(left(cache)) == 2
+    assert clear_cache("slices") == 2
+
+def test_slices_split(tmp_path, cache):
+    "Catches slices of one subject on two sides."
+    n = 120
+    arrays = toy_slices(n)
+    parts = slices(tmp_path/"toy", **arrays).split()
+    groups = [set(part.table.group) for part in parts.values()]
+    assert sum(map(len, parts.values())) == n and len(set.union(*groups)) == sum(map(len, groups)) == n//2
+
+SLICES_BAD = dict(
+    no_flair=(dict(flair=None), "array flair is missing; the file has mask, subject"),
+    no_mask=(dict(mask=None), "array mask is missing; the file has flair, subject"),
+    no_subject=(dict(subject=None), "array subject is missing"),
+    other_names=(dict(flair=None, mask=None, subject=None, t2=np.zeros(3)), "array flair, mask, subject is missing; the file has t2"),
+    fewer_images=(dict(flair=toy_slices(5)["flair"]), "flair has shape (5, 30, 20), mask (6, 30, 20)"),
+    fewer_masks=(dict(mask=toy_slices(5)["mask"]), "for each of the 5 slices"),
+    turned=(dict(flair=toy_slices()["flair"].swapaxes(1, 2)), "flair has shape (6, 20, 30)"),
+    channels=(dict(flair=toy_slices()["flair"][..., None]), "flair has shape (6, 30, 20, 1)"),
+    fewer_subjects=(dict(subject=np.array(["a"]*5)), "subject (<U1, shape (5,)) must be text, a name for each of the 6 slices"),
+    number_subjects=(dict(subject=np.arange(6)), "subject (int64, shape (6,)) must be text"),
+    nameless=(dict(subject=np.array(["a", "", "b", "c", "d", "e"])), "subject"),
+    objects=(dict(subject=toy_slices()["subject"].astype(object)), "subject cannot be read (Object arrays cannot be loaded"),
+    object_flair=(dict(flair=toy_slices()["flair"].astype(object)), "flair cannot be read (Object arrays cannot be loaded"),
+    int16=(dict(flair=toy_slices()["flair"].astype(np.int16)), "flair is int16; allowed are uint8, and float in [0,1]"),
+    bool_flair=(dict(flair=toy_slices()["mask"]), "flair is bool"),
+    bytes_as_floats=(dict(flair=toy_slices()["flair"].astype(np.float32)), "allowed are 0 to 1"),
+    minus=(dict(flair=toy_slices()["flair"]/127.5 - 1), "float values from -1 to 1; allowed are 0 to 1"),
+    nan=(dict(flair=np.where(toy_slices()["mask"], np.nan, .5)), "3 of 6 images hold NaN or infinite values (the first: image 1)"),
+    inf=(dict(flair=np.where(toy_slices()["mask"], np.inf, .5)), "NaN or infinite"),
+    grey_mask=(dict(mask=toy_slices()["mask"].astype(np.uint8)*255), "mask (uint8) holds other values than 0 and 1"),
+    nan_mask=(dict(mask=np.where(toy_slices()["mask"], np.nan, 0)), "mask (float64) holds other values than 0 and 1"),
+    text_mask=(dict(mask=toy_slices()["mask"].astype(str)), "mask (<U5) holds other values"),
+    flat_mask=(dict(mask=toy_slices()["mask"][0]), "mask has shape (30, 20); it is (N,H,W)"),
+    empty=(toy_slices(0), "mask has shape (0, 30, 20); it is (N,H,W) with at least one slice"),
+    no_height=(toy_slices(6, 0, 20), "at least one slice"))
+
+@pytest.mark.parametrize("changed, message", SLICES_BAD.values(), ids=SLICES_BAD)
+def test_slices_bad(tmp_path, cache, changed, message):
+    "Catches archives that medgan did not make: rows of other slices, a range or a type that becomes nonsense in silence, a pickle."
+    with refused(cache, tmp_path/"toy"/"toy.npz", message): slices(tmp_path/"toy", **changed)
+
+@pytest.mark.parametrize("damage", [lambda b: b[:-100], lambda b: b[:len(b)//2], lambda b: b"", lambda b: b"<html>404</html>"],
+                         ids=["end", "half", "empty", "html"])
+def test_slices_no_archive(tmp_path, cache, damage):
+    "Catches a BadZipFile (or numpy's talk of pickles) for an interrupted download, without the file's name."
+    path = tmp_path/"toy.npz"
+    np.savez_compressed(path, **toy_slices())
+    path.write_bytes(damage(path.read_bytes()))
+    with refused(cache, path, "cut short or no zip file"): load_data("slices", str(tmp_path), size=16)
+
+def test_slices_damaged_inside(tmp_path, cache):
+    "Catches wrong bytes inside an archive, a member that is no array and one that is cut short."
+    path = tmp_path/"toy.npz"
+    np.savez(path, **toy_slices())
+    good = path.read_bytes()
+    path.write_bytes(good[:1000] + bytes(200) + good[1200:])
+    with refused(cache, path, "flair cannot be read"): load_data("slices", str(tmp_path), size=16)
+    path.write_bytes(good)
+    for name, cut in (("mask", lambda b: b"no array"), ("mask", lambda b: b[:-50]), ("subject", lambda b: b"")):
+        edit_zip(path, lambda files: files.update({f"{name}.npy": cut(files[f"{name}.npy"])}))
+        with refused(cache, path, f"{name} cannot be read"): load_data("slices", str(tmp_path), size=16)
+        path.write_bytes(good)
+
+def test_slices_in_a_folder(tmp_path, cache):
+    "Catches that one of two archives is taken by chance, and a name that matches none."
+    for name in ("a", "b"): np.savez(tmp_path/f"{name}.npz", **toy_slices())
+    (tmp_path/"._a.npz").write_bytes(b"Mac OS X")
+    with refused(cache, "2 files match *.npz", tmp_path, "a.npz, b.npz"): load_data("slices", str(tmp_path), size=16)
+    with refused(cache, "0 files match c.npz", "a.npz, b.npz"): load_data("slices", str(tmp_path), size=16, archive="c.npz")
+    assert len(load_data("slices", str(tmp_path), size=16, archive="b.npz")) == 6
+    with pytest.raises(DataError, match=r"soop: no soop_axial.npz in .*ds004889"): load_data("soop", str(tmp_path), size=16)
+    (tmp_path/"b.npz").rename(tmp_path/"soop_axial.npz")
+    assert set(load_data("soop", str(tmp_path), size=16).table.source) == {"soop"}
+
+def frozen_key(table, size):
+    "The key of a cache of skin images as medgan 0.1 made it: whoever changes it has all sets prepared anew."
+    digest = hashlib.sha256(f"{size} centre square, bicubic, draft; masks box >= 128; 1".encode())
+    digest.update(table[["id", "dx", "group", "image", "mask"]].to_csv(index=False).encode())
+    for path in sorted({locator.partition("::")[0] for locator in (*table.image, *table["mask"]) if locator}):
+        digest.update(f"{path} {os.stat(path).st_size} {os.stat(path).st_mtime_ns}".encode())
+    return digest.hexdigest()[:16]
+
+def test_skin_caches_stay(tiny_ham, tmp_path, cache):
+    "Catches that what was prepared before brain slices came is prepared again."
+    data = ham(tiny_ham)
+    mine = load_data("folder", str(image_folder(tmp_path/"mine")), size=16)
+    assert left(cache) == sorted((f"ham10000-16-{frozen_key(data.table, 16)}", f"folder-16-{frozen_key(mine.table, 16)}"))
+
+# ---- images from anywhere
+
+def pictures(n=5, size=12, channels=3): return np.random.default_rng(6).integers(0, 256, (n, size, size, channels), dtype=np.uint8)
+
+def floats(images):
+    "uint8 (N,H,W,C) as networks see them."
+    images = torch.from_numpy(images).permute(0, 3, 1, 2).float()
+    return images/255 if images.shape[1] == 1 else images/127.5 - 1
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_forms(channels):
+    "Catches a range or an order of axes that is taken for another one: all forms of the same pictures are the same bytes."
+    images = pictures(channels=channels)
+    x = floats(images)
+    forms = [images, torch.from_numpy(images), x, x.numpy(), x.double(), x.half().numpy(), x.clone().requires_grad_(), x.contiguous()]
+    if channels == 1: forms += [images[..., 0], torch.from_numpy(images[..., 0])]
+    made = [as_image_data(form) for form in forms]
+    assert all(np.array_equal(data.images, images) for data in made) and len({data.fingerprint for data in made}) == 1
+    assert torch.allclose(made[0].read(np.arange(5))["image"], x, atol=1e-6)
+    assert made[0].size == 12 and made[0].masks is None and made[0].classes == ("all",) and made[0].labels.tolist() == [0]*5
+
+def test_all_bytes_survive():
+    "Catches rounding that moves a byte: each of the 256 goes to a float and back, and what lies between goes to the nearer one."
+    for channels in (1, 3):
+        images = np.repeat(np.arange(256, dtype=np.uint8), 4*channels).reshape(256, 2, 2, channels)
+        assert np.array_equal(as_image_data(floats(images)).images, images)
+    assert as_image_data(torch.full((1, 1, 2, 2), .5/255 + 1e-4)).images.max() == 1
+
+def test_own_memory():
+    "Catches a data set that changes after its fingerprint was taken, because the caller changes the array."
+    images = pictures()
+    data = as_image_data(images)
+    images[:] = 0
+    assert data.images.any()
+
+def test_table():
+    "Catches groups that are all one, ids that sort otherwise than the images, and labels that move."
+    data = as_image_data(pictures(12), name="fakes")
+    assert list(data.table.id) == list(data.table.group) == [f"{i:02d}" for i in range(12)] and data.name == "fakes"
+    assert set(data.table.source) == {"fakes"}
+    labels, groups = [1, 0, 1, 1, 0], ["b", "a", "b", "c", "a"]
+    for given in (labels, torch.tensor(labels), np.array(labels, np.uint8), pd.Series(labels), ["nv", "mel", "nv", "nv", "mel"],
+                  [True, False, True, True, False]):
+        data = as_image_data(pictures(), labels=given, groups=groups, classes=["mel", "nv"])
+        assert data.labels.tolist() == labels and list(data.table.dx) == ["nv", "mel", "nv", "nv", "mel"] and list(data.table.group) == groups
+        assert data.classes == ("mel", "nv")
+    numbers = as_image_data(pictures(), labels=[10, 2, 10, 10, 2])
+    assert numbers.classes == ("2", "10") and numbers.labels.tolist() == labels
+    assert as_image_data(pictures(), labels=["b", "a", "b", "b", "a"]).labels.tolist() == labels
+    assert as_image_data(pictures(), groups=torch.tensor([3, 3, 4, 4, 4])).table.group.tolist() == ["3", "3", "4", "4", "4"]
+    assert as_image_data(pictures(), labels=labels).select(["1"]).table.id.tolist() == ["0", "2", "3"]
+
+def test_fingerprint():
+    "Catches a fingerprint that does not see the pixels, the labels or the groups."
+    changed = pictures()
+    changed[3, 2, 2, 0] ^= 1
+    made = [as_image_data(pictures()), as_image_data(changed), as_image_data(pictures(), labels=[0]*5), as_image_data(pictures(), groups=["a"]*5)]
+    assert len({data.fingerprint for data in made}) == 4
+
+X = floats(pictures())
+FORMS_BAD = dict(
+    nan=(X.where(X > -.5, float("nan")), "5 of 5 images hold NaN or infinite values (the first: image 0)"),
+    one_nan=(torch.cat([X[:2], X[2:]/0]), "3 of 5 images hold NaN or infinite values (the first: image 2)"),
+    infinite=(X.numpy() + np.inf, "NaN or infinite"),
+    bytes_as_floats=((X + 1)*127.5, "float values from 0 to 255; allowed are -1 to 1"),
+    normalised=(X*2.5, "float values from -2.5 to 2.5; allowed are -1 to 1"),
+    grey_in_minus_one=(X[:, :1], "allowed are 0 to 1"),
+    unscaled=((X + 1)/2, "all values are in [0,1]; float images of three channels are in [-1,1]: convert them by 2*x-1"),
+    black_in_0_1=(torch.zeros(2, 3, 8, 8), "convert them by 2*x-1"),
+    one_image=(X[0], "got float32 (3, 12, 12)"),
+    one_picture=(pictures()[0], "square, got 12 x 3 px"),
+    channels_last=(X.permute(0, 2, 3, 1), "got float32 (5, 12, 12, 3)"),
+    channels_first=(pictures().transpose(0, 3, 1, 2), "got uint8 (5, 3, 12, 12)"),
+    two_channels=(X[:, :2], "got float32 (5, 2, 12, 12)"),
+    alpha=(pictures(channels=4), "got uint8 (5, 12, 12, 4)"),
+    flat=(X.flatten(1), "got float32 (5, 432)"),
+    grey_floats=(X[:, 0], "got float32 (5, 12, 12)"),
+    volume=(pictures()[None], "got uint8 (1, 5, 12, 12, 3)"),
+    scalar=(np.zeros(()), "got float64 ()"),
+    high=(X[:, :, :6], "images are square, got 6 x 12 px"),
+    none=(X[:0], "no images (shape (0, 3, 12, 12))"),
+    no_pixels=(X[:, :, :0, :0], "no images"),
+    int64=(pictures().astype(np.int64), "uint8 or float, got int64"),
+    boolean=(pictures() > 9, "uint8 or float, got bool"),
+    objects=(pictures().astype(object), "uint8 or float, got object"),
+    a_list=([X[0], X[1]], "got list"), nothing=(None, "got NoneType"))
+
+@pytest.mark.parametrize("source, message", FORMS_BAD.values(), ids=FORMS_BAD)
+def test_bad_forms(source, message, cache):
+    "Catches images whose metric would be a number, and nonsense: a wrong range, axis, channel or type."
+    with refused(cache, "fakes", message): as_image_data(source, name="fakes")
+
+def test_rounding_beyond_the_range():
+    "Catches a generator that is refused for 1.0000001."
+    x = floats(pictures(1, 8)).clone()
+    x[0, 0, 0, 0] = 1.0000001
+    assert as_image_data(x).images[0, 0, 0, 0] == 255
+
+COLUMNS_BAD = dict(
+    short=(dict(labels=[0]*4), "labels have shape (4,), but there are 5 images"),
+    one_hot=(dict(labels=np.eye(5)), "labels have shape (5, 5)"),
+    one=(dict(labels=3), "labels have shape ()"),
+    groups=(dict(groups=["a"]*6), "groups have shape (6,), but there are 5 images"),
+    no_group=(dict(groups=["a", "b", None, "c", "d"]), "group is empty for 1 images (the first: 2)"),
+    nan_group=(dict(groups=[1, 2, np.nan, 3, 4]), "group is empty for 1 images (the first: 2)"),
+    above=(dict(labels=[0, 1, 2, 0, 1], classes=["nv", "mel"]), "label 2 (image 2); allowed are 0, 1"),
+    below=(dict(labels=[0, 1, -1, 0, 1], classes=["nv", "mel"]), "label -1 (image 2); allowed are 0, 1"),
+    unknown=(dict(labels=["nv", "bcc", "nv", "nv", "nv"], classes=["nv", "mel"]), "label 'bcc' (image 1); allowed are nv, mel"),
+    floats=(dict(labels=[0., 1., 0., 1., 0.]), "whole numbers or class names, got float64"),
+    missing=(dict(labels=np.array(["nv", None, "nv", "nv", "nv"], object)), "whole numbers or class names"),
+    classes_alone=(dict(classes=["nv"]), "classes are given, but no labels"),
+    class_twice=(dict(labels=[0]*5, classes=["nv", "nv"]), "each once"))
+
+@pytest.mark.parametrize("given, message", COLUMNS_BAD.values(), ids=COLUMNS_BAD)
+def test_bad_columns(given, message, cache):
+    "Catches labels of other images than these, and a class that is wrong by one."
+    with refused(cache, "fakes", message): as_image_data(pictures(), name="fakes", **given)
+
+def test_image_data_as_it_is(tiny_ham, cache):
+    "Catches a copy (the fingerprint would change), and a size or labels that are ignored in silence."
+    data = ham(tiny_ham)
+    assert as_image_data(data) is as_image_data(data, size=16) is data
+    with pytest.raises(DataError, match="ham10000: size=32, but the images have 16 px"): as_image_data(data, size=32)
+    for given in (dict(labels=[0]*42), dict(groups=[0]*42), dict(classes=["nv"])):
+        with pytest.raises(DataError, match="has its own labels, groups and classes"): as_image_data(data, **given)
+    with pytest.raises(DataError, match="size=16, but the images have 12 px"): as_image_data(X, size=16)
+    assert as_image_data(X, size=12).size == 12
+
+def flat_folder(root, images):
+    root.mkdir(parents=True)
+    for i, pixels in enumerate(images): Image.fromarray(pixels).save(root/f"{i}.png")
+    return root
+
+def test_flat_folder(tmp_path, cache):
+    "Catches files in another order than their labels (10.png comes before 2.png), hidden files that count, and a cache that metrics fill up."
+    images = pictures(11)
+    root = flat_folder(tmp_path/"made", images)
+    (root/".DS_Store").write_bytes(b"x")
+    (root/"10.png").rename(root/"10.PNG")
+    order = [0, 1, 10, *range(2, 10)]
+    for source in (root, str(root)):
+        data = as_image_data(source, labels=order)
+        assert np.array_equal(data.images, images[order]) and data.table.id[2] == "10.PNG" and data.table.dx.tolist() == list(map(str, order))
+        assert data.table.group.tolist() == data.table.id.tolist() and left(cache) == []
+    half = as_image_data(root, size=8)
+    assert half.size == 8 and half.images.shape == (11, 8, 8, 3)
+    with pytest.warns(UserWarning, match="images: the smallest image has 12 px; at size=16") as caught: as_image_data(root, size=16)
+    assert Path(caught[0].filename) == Path(__file__)
+
+def test_flat_folder_is_decoded_like_a_set(tmp_path, cache):
+    "Catches files that metrics see otherwise than training did."
+    root = image_folder(tmp_path/"mine", names=("all",))
+    assert np.array_equal(as_image_data(root/"all", size=16).images, load_data("folder", str(root), size=16).images)
+
+def test_flat_folder_of_grey_files(tmp_path):
+    "Catches files of one channel: a folder is always three."
+    images = pictures(3, channels=1)
+    assert np.array_equal(as_image_data(flat_folder(tmp_path/"made", images[..., 0])).images, images.repeat(3, axis=-1))
+
+@pytest.mark.parametrize("size", [7, 0, -64, 1025, 64.0, "64", True])
+def test_flat_folder_bad_size(tmp_path, cache, size):
+    "Catches a size that fails (or eats the memory) only while images are decoded."
+    with refused(cache, f"size={size!r}"): as_image_data(flat_folder(tmp_path/"made", pictures()), size=size)
+
+def test_flat_folder_bad(tmp_path, cache):
+    "Catches a file that is left out in silence: of a thousand images nobody misses one."
+    root = flat_folder(tmp_path/"made", pictures())
+    with refused(cache, tmp_path/"nowhere", "no folder"): as_image_data(tmp_path/"nowhere")
+    with refused(cache, root/"0.png", "no folder"): as_image_data(root/"0.png")
+    for make in (lambda p: p.write_text("x"), Path.mkdir):
+        make(root/"notes.txt")
+        with refused(cache, root/"notes.txt", "no image file", ".jpg"): as_image_data(root)
+        (root/"notes.txt").unlink() if (root/"notes.txt").is_file() else (root/"notes.txt").rmdir()
+    (root/"folder.png").mkdir()
+    with refused(cache, root/"folder.png", "no image file"): as_image_data(root)
+    (root/"folder.png").rmdir()
+    (tmp_path/"empty").mkdir()
+    (tmp_path/"empty"/".hidden.png").write_bytes((root/"0.png").read_bytes())
+    with refused(cache, "no images in", tmp_path/"empty"): as_image_data(tmp_path/"empty")
+    with refused(cache, "labels have shape (4,), but there are 5 images"): as_image_data(root, labels=[0]*4)
+    (root/"3.png").write_bytes((root/"3.png").read_bytes()[:80])
+    for size in (None, 8):
+        with refused(cache, root/"3.png", "cannot be read"): as_image_data(root, size=size)
+    (root/"3.png").write_bytes(b"<html>404</html>")
+    for size in (None, 8):
+        with refused(cache, root/"3.png", "cannot be read"): as_image_data(root, size=size)
+
+def test_flat_folder_of_several_sizes(tmp_path, cache):
+    "Catches images that are stretched, or cut without being asked for."
+    root = flat_folder(tmp_path/"made", pictures())
+    Image.new("RGB", (14, 14)).save(root/"4.png")
+    with refused(cache, "0.png 12x12, 4.png 14x14", "give size="): as_image_data(root)
+    assert as_image_data(root, size=8).images.shape == (5, 8, 8, 3)
+    with refused(cache, "0.png 20x12", "give size="): as_image_data(flat_folder(tmp_path/"wide", np.zeros((2, 12, 20, 3), np.uint8)))
+
+# ---- real data
 
 TABLE_II = dict(nv=6705, bcc=514, mel=1113, bkl=1099, akiec=327, vasc=142, df=115)      # Bingol et al.
 
@@ -539,3 +880,34 @@ def test_real_isic(real_data, cache):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)                     # they name no lesions
             assert len(load_data("isic", str(folder), size=32)) == n
+
+def test_real_soop(real_data, cache):
+    "Catches lost slices, labels that do not follow the masks, and a brain that is turned or stretched."
+    folder = next((p.parent for p in real_data.glob("**/soop_axial.npz")), None)
+    if folder is None: pytest.skip("soop is not in MEDGAN_DATA")
+    data = load_data("soop", str(folder), size=189)                          # the slices' longer side: nothing is resized
+    assert len(data) == data.table.group.nunique() == 1449 and data.table.dx.value_counts().to_dict() == dict(pathological=925, healthy=524)
+    assert data.table.equals(load_data("slices", str(folder), size=189).table.assign(source="soop"))
+    with np.load(folder/"soop_axial.npz", allow_pickle=False) as archive: flair, mask, subject = (archive[k] for k in ("flair", "mask", "subject"))
+    row = {name: i for i, name in enumerate(subject)}
+    order = [row[group] for group in data.table.group]
+    assert np.array_equal(data.images[:, :, 16:173, 0], flair[order]) and not data.images[:, :, :16].any() and not data.images[:, :, 173:].any()
+    assert np.array_equal(data.masks[:, :, 16:173], mask[order]) and np.array_equal(data.table.is_pathological, mask[order].any(axis=(1, 2)))
+    assert np.allclose(data.table.lesion_share, mask[order].mean(axis=(1, 2)))
+    assert data.read(np.arange(64))["image"].shape == (64, 1, 189, 189)
+    parts = load_data("soop", str(folder), size=64).split()
+    counts = class_counts(parts)
+    assert counts.filter(like="images").to_numpy().sum() == 1449 and (counts > 100*.7).all(axis=None)
+
+def test_real_skin_caches_stay(real_data, cache, monkeypatch):
+    "Catches that the real sets, prepared by an earlier medgan, are prepared again."
+    class Prepared(Exception): "Carries what would be prepared."
+    def prepare(*args): raise Prepared(*args)
+    monkeypatch.setattr(data_module, "_prepare", prepare)
+    for name, place in (("ham10000", "ham10000"), ("isic", "isic2018_task3_test")):
+        if (folder := next(iter(real_data.glob(f"**/{place}")), None)) is None: pytest.skip(f"{place} is not in MEDGAN_DATA")
+        with warnings.catch_warnings(), pytest.raises(Prepared) as caught:
+            warnings.simplefilter("ignore", UserWarning)                     # isic names no lesions
+            load_data(name, str(folder), size=64)
+        _, table, size, folder = caught.value.args
+        assert folder.name == f"{name}-64-{frozen_key(table, size)}"

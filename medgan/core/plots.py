@@ -15,15 +15,16 @@ import numpy as np
 from tqdm import tqdm
 
 # %% ../../nbs/core/00_plots.ipynb #b561d48e
-def as_uint8(images, # uint8 (N,H,W[,3]), bool (N,H,W), or float (N,C,H,W) in [-1,1]; numpy or torch
+def as_uint8(images, # uint8 (N,H,W[,3]), bool (N,H,W), or float: (N,3,H,W) in [-1,1], (N,1,H,W) in [0,1]; numpy or torch
             ) -> np.ndarray: # uint8 (N,H,W,3)
-    "Images as bytes, whatever form they came in; float values outside [-1,1] are clipped."
+    "Images as bytes, whatever form they came in; float values outside their range are clipped."
     if hasattr(images, "detach"): images = images.detach().float().cpu().numpy() if images.is_floating_point() else images.cpu().numpy()
     images = np.asarray(images)
     if images.dtype == bool: images = images.astype(np.uint8)*255
     if np.issubdtype(images.dtype, np.floating):
         if images.ndim != 4 or images.shape[1] not in (1, 3): raise ValueError(f"float images are (N,C,H,W) with C 1 or 3, got {images.shape}")
-        images = np.rint((images.clip(-1, 1) + 1)*127.5).astype(np.uint8).transpose(0, 2, 3, 1)
+        unit = images.clip(0, 1) if images.shape[1] == 1 else (images.clip(-1, 1) + 1)/2    # in [0,1]
+        images = np.rint(unit*255).astype(np.uint8).transpose(0, 2, 3, 1)
     if images.ndim == 3: images = images[..., None]
     if images.dtype != np.uint8 or images.ndim != 4: raise ValueError(f"images are uint8 (N,H,W,3) or float (N,C,H,W), got {images.dtype} {images.shape}")
     return np.repeat(images, 3, axis=-1) if images.shape[-1] == 1 else images

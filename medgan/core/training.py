@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['ParameterError', 'check_number', 'check_choice', 'check_parameters', 'check_names', 'check_out_dir', 'set_seed',
-           'epoch_rows', 'flatten_state', 'restore_state', 'CheckpointError', 'save_checkpoint', 'load_checkpoint',
-           'check_config', 'checkpoints', 'load_weights', 'EMA', 'NonFiniteLoss', 'Trainer', 'same_state']
+           'epoch_rows', 'flatten_state', 'restore_state', 'CheckpointError', 'write_whole', 'save_checkpoint',
+           'load_checkpoint', 'check_config', 'checkpoints', 'load_weights', 'EMA', 'NonFiniteLoss', 'Trainer',
+           'same_state']
 
 # %% ../../nbs/core/04_training.ipynb #f0935a47
 import ast
@@ -144,6 +145,17 @@ class CheckpointError(RuntimeError):
     "A checkpoint is missing, cut short, not medgan's, or of another run."
 
 # %% ../../nbs/core/04_training.ipynb #668fc4d2
+def write_whole(path: Path,  # file to write; its folder is made where it is missing
+                data: bytes, # what shall stand in it
+               ):
+    "Write a file whole or not at all: beside it first, then in its place."
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(path.name + ".part")
+    with open(unfinished, "wb") as file:
+        file.write(data); file.flush(); os.fsync(file.fileno())
+    os.replace(unfinished, path)
+
+# %% ../../nbs/core/04_training.ipynb #e3feebd0
 def save_checkpoint(path: Path,  # file to write
                     state: dict, # what `load_checkpoint` shall give back
                     config: dict,# what the run is: network, data, hyperparameters (JSON)
@@ -152,11 +164,7 @@ def save_checkpoint(path: Path,  # file to write
     tensors = {}
     tree = flatten_state(state, tensors)
     data = save(tensors, metadata=dict(format="medgan-1", state=json.dumps(tree), config=json.dumps(config)))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(path.name + ".part")
-    with open(unfinished, "wb") as file:
-        file.write(data); file.flush(); os.fsync(file.fileno())
-    os.replace(unfinished, path)
+    write_whole(path, data)
 
 # %% ../../nbs/core/04_training.ipynb #ab7cc64b
 def load_checkpoint(path: Path,        # a file of `save_checkpoint`
@@ -290,9 +298,7 @@ def _open(self, resume):
     self.out_dir.mkdir(parents=True, exist_ok=True)
     if self.is_main:
         for unfinished in self.out_dir.glob("*.part"): unfinished.unlink()
-        unfinished = self.out_dir/"stats.jsonl.part"                # a kill in between must not lose the rows
-        unfinished.write_text("".join(json.dumps(row) + "\n" for row in self.rows))
-        os.replace(unfinished, self._stats_file)
+        write_whole(self._stats_file, "".join(json.dumps(row) + "\n" for row in self.rows).encode())   # a kill in between must not lose rows
 
 Trainer._open = _open
 Trainer._stats_file = property(lambda self: self.out_dir/"stats.jsonl")
