@@ -88,18 +88,20 @@ def _extrapolated(values): return np.concatenate([[2*values[0] - values[1:].mean
 
 # %% ../../nbs/core/08_metrics.ipynb #f59d7020
 def _kernel_sums(x, y, px, py, rows=1000):
-    "For each pair of parts the sum of the kernel over all its pairs of images; float64, block by block."
-    mx, my, total = px.T.astype(np.float64), py.T.astype(np.float64), np.zeros(len(px))
+    "For each pair of parts the sum of the kernel over all its pairs of images, block by block: in the features' precision, rows added in float64."
+    mx, my, total = px.T.astype(np.float64), py.T.astype(y.dtype), np.zeros(len(px))
     for start in range(0, len(x), rows):
-        k = x[start:start + rows] @ y.T
+        here, right = slice(start, start + rows), slice(start if x is y else 0, None)   # a set with itself: k(a,b) = k(b,a)
+        k = x[here] @ y[right].T
         k /= x.shape[1]; k += 1; k *= k*k                                   # in place: (rows,M) is large
-        total += ((k @ my)*mx[start:start + rows]).sum(0)
+        if x is y: k[:, rows:] *= 2
+        total += ((k @ my[right])*mx[here]).sum(0)
     return total
 
 def _kid_parts(x, y, px, py):
     "KID of each pair of parts (Bińkowski et al. 2018, eq. 4)."
-    x, y, nx, ny = x.astype(np.float64), y.astype(np.float64), px.sum(1), py.sum(1)
-    def within(f, p, n): return (_kernel_sums(f, f, p, p) - p @ ((f*f).sum(1)/f.shape[1] + 1)**3)/(n*(n - 1))
+    nx, ny = px.sum(1), py.sum(1)
+    def within(f, p, n): return (_kernel_sums(f, f, p, p) - p @ ((f.astype(np.float64)**2).sum(1)/f.shape[1] + 1)**3)/(n*(n - 1))
     return within(x, px, nx) + within(y, py, ny) - 2*_kernel_sums(x, y, px, py)/(nx*ny)
 
 # %% ../../nbs/core/08_metrics.ipynb #f5af2e4d

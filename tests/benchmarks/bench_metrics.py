@@ -32,10 +32,9 @@ def peak_mib(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss/1024
 
 if len(sys.argv) > 1:                      # in the process of its own
     x, y = features()
-    before = peak_mib()
     if sys.argv[1] == "prdc": prdc(x, y)
-    else: compare_features(x, y)
-    print(f"{peak_mib() - before:.0f}")
+    if sys.argv[1] == "all": compare_features(x, y)
+    print(f"{peak_mib():.0f}")
     sys.exit()
 
 x, y = features()
@@ -49,9 +48,10 @@ print("torch-fidelity's line for prdc is precision and recall alone, that for ki
 for name, ours in (("fid", fid), ("kid", kid), ("prdc", prdc)):
     print(f"{name:5s} medgan {min(seconds(lambda: ours(x, y)) for _ in range(3)):6.2f} s, torch-fidelity {min(seconds(theirs[name]) for _ in range(3)):6.2f} s")
 print(f"all with intervals from 20 deals {seconds(lambda: compare_features(x, y)):.1f} s")
+idle = subprocess.run([sys.executable, __file__, "nothing"], capture_output=True, text=True, check=True)
 for what in ("prdc", "all"):
     done = subprocess.run([sys.executable, __file__, what], capture_output=True, text=True, check=True)
-    print(f"memory of {what}: {done.stdout.strip()} MiB more than the features")
+    print(f"peak memory of the process, {what}: {done.stdout.strip()} MiB, {idle.stdout.strip()} MiB of it the libraries and the features")
 skin = load_extractor("skin")
 sets = [load_data("phantom", size=64, n=N, phantom_seed=s) for s in (0, 1)]
 print(f"features of 2 x {N:,} images at 64 px: {seconds(lambda: [image_features(d, skin, keep=False) for d in sets]):.1f} s")
