@@ -121,7 +121,7 @@ def plot_study(study: pd.DataFrame, # from `study_table`
               ):                    # the figure
     "Change at full level, in standard deviations: a row a corruption, a column a metric, a panel an extractor."
     names = list(dict.fromkeys(study.features))
-    fig, axes = plt.subplots(1, len(names), figsize=(3.3*len(names) + 1, 3), dpi=80, sharey=True, layout="constrained")
+    fig, axes = plt.subplots(1, len(names), figsize=(3.3*len(names) + 1, 3), dpi=66, sharey=True, layout="constrained")
     full = study[study.level == study.level.max()]
     for ax, name in zip(np.atleast_1d(axes), names):
         change = full[full.features == name].pivot(index="kind", columns="metric", values="change").loc[list(CORRUPTIONS), list(METRICS)]
@@ -139,7 +139,7 @@ def plot_levels(study: pd.DataFrame, # from `study_table`
                ):                    # the figure
     "Change against level, a panel a corruption, a line a metric."
     mine = study[study.features == features]
-    fig, axes = plt.subplots(2, 3, figsize=(8.5, 4.4), dpi=72, sharex=True, layout="constrained")
+    fig, axes = plt.subplots(2, 3, figsize=(8.5, 4.4), dpi=62, sharex=True, layout="constrained")
     for ax, kind in zip(axes.flat, CORRUPTIONS):
         ax.axhspan(-3, 3, color="0.93")
         for i, metric in enumerate(METRICS):
