@@ -32,12 +32,14 @@ from ..core.training import check_choice, check_number
 # %% ../../nbs/analysis/00_privacy.ipynb #3cfccbc7
 def _brightened(images, factor=1., shift=0.): return np.rint(np.clip(images*factor + 255*shift, 0, 255)).astype(np.uint8)
 
+# %% ../../nbs/analysis/00_privacy.ipynb #12a52afd
 def _as_jpeg(image, quality=50):
     "An image through a JPEG file."
     file = io.BytesIO()
     Image.fromarray(image.squeeze()).save(file, "JPEG", quality=quality)
     return np.asarray(Image.open(file)).reshape(image.shape)
 
+# %% ../../nbs/analysis/00_privacy.ipynb #829a78e7
 COPY_KINDS: dict[str, Callable] = {                 # name -> what is done to uint8 (N,H,W,C)
     "plain":            lambda x: x,
     "mirrored":         lambda x: x[:, :, ::-1],
@@ -48,6 +50,7 @@ COPY_KINDS: dict[str, Callable] = {                 # name -> what is done to ui
     "JPEG, quality 50": lambda x: np.stack([_as_jpeg(image) for image in x]),
 }
 
+# %% ../../nbs/analysis/00_privacy.ipynb #fd621971
 def copies_of(images: np.ndarray,     # uint8 (N,H,W,C)
               kind: str,              # one of `COPY_KINDS`
              ) -> np.ndarray:         # uint8 (N,H,W,C)
@@ -57,8 +60,10 @@ def copies_of(images: np.ndarray,     # uint8 (N,H,W,C)
 # %% ../../nbs/analysis/00_privacy.ipynb #5a0171e5
 SPACES = ("pixels", "hash", "features")
 
+# %% ../../nbs/analysis/00_privacy.ipynb #c8370f31
 def _hash_bits(image): return imagehash.phash(Image.fromarray(image), hash_size=16).hash.ravel()
 
+# %% ../../nbs/analysis/00_privacy.ipynb #05ec33de
 def _block_vectors(data, space, extractor):
     "Unit vectors (N,d) of a few images."
     if space == "features": x = torch.from_numpy(image_features(data, extractor, keep=False))
@@ -68,13 +73,14 @@ def _block_vectors(data, space, extractor):
         x = x - x.mean(1, keepdim=True)
     return F.normalize(x, dim=1)
 
-# %% ../../nbs/analysis/00_privacy.ipynb #c8370f31
+# %% ../../nbs/analysis/00_privacy.ipynb #37cb422c
 def _turned_block(data, rows, turn):
     "Some of the images, in one of eight positions: four quarter turns, then those of the mirror image."
     images = data.images[data.rows[rows]]
     images = np.rot90(images[:, :, ::-1] if turn >= 4 else images, turn % 4, axes=(1, 2))
     return ImageData(data.name, np.ascontiguousarray(images), None, data.table.iloc[rows].reset_index(drop=True), data.classes, "")
 
+# %% ../../nbs/analysis/00_privacy.ipynb #013c6e32
 def image_vectors(data: ImageData,     # N images
                   space: str = "pixels", # one of `SPACES`
                   extractor: Extractor | None = None, # for the space of features
@@ -96,11 +102,12 @@ def _nearest(queries, references, k=50, block=256):
         near.append(d); index.append(i[:, 0])
     near = torch.cat(near)
     ratio = near[:, 0]/near.mean(1).clamp(min=1e-6)
-    return pd.DataFrame(dict(distance=near[:, 0].numpy(), ratio=ratio.numpy(), index=torch.cat(index).numpy()))
+    return pd.DataFrame(dict(distance=near[:, 0].numpy(), ratio=ratio.numpy(), real=torch.cat(index).numpy()))
 
 # %% ../../nbs/analysis/00_privacy.ipynb #295b238d
 def _positions(data, space, extractor): return torch.stack([image_vectors(data, space, extractor, turn) for turn in range(8)])
 
+# %% ../../nbs/analysis/00_privacy.ipynb #8d136ca8
 def _check_alike(**sets):
     "Refuse sets whose images have different sizes or channels."
     shapes = {name: data.images.shape[1:] for name, data in sets.items()}
@@ -108,12 +115,13 @@ def _check_alike(**sets):
         listed = ", ".join(f"{name} has {h} x {w} px, {c} channel(s)" for name, (h, w, c) in shapes.items())
         raise DataError(f"sizes or channels differ: {listed}")
 
+# %% ../../nbs/analysis/00_privacy.ipynb #a7dcc205
 def nearest_real(generated,            # N images, as in `as_image_data`
                  train,                # M images of the training set, likewise
                  space: str = "pixels",# one of `SPACES`
                  extractor: Extractor | None = None, # for the space of features
                  k: int = 50,          # neighbours that make up the neighbourhood
-                ) -> pd.DataFrame:     # N rows: distance, ratio (0 = copy, towards 1 = honest), index (of the training image)
+                ) -> pd.DataFrame:     # N rows: distance, ratio (0 = copy, towards 1 = honest), real (row of the training image)
     "The nearest training image of each generated image, over turns and mirror images."
     generated, train = as_image_data(generated, name="generated"), as_image_data(train, name="train")
     _check_alike(generated=generated, train=train)
@@ -159,6 +167,7 @@ def _nearest_other(x, groups, block=1000):
     d = [torch.cdist(x[b], x).masked_fill(groups[b][:, None] == groups, torch.inf).amin(1) for b in torch.arange(len(x)).split(block)]
     return torch.cat(d)
 
+# %% ../../nbs/analysis/00_privacy.ipynb #c2375be5
 def authenticity(generated,     # features (N,d)
                  train,         # features of the training set (M,d)
                  groups=None,   # lesion or patient of each training image (M,); None = each its own
@@ -173,6 +182,7 @@ def authenticity(generated,     # features (N,d)
 # %% ../../nbs/analysis/00_privacy.ipynb #2c8d52f7
 def _one_per_group(data): return np.flatnonzero(~data.table.group.duplicated().to_numpy())
 
+# %% ../../nbs/analysis/00_privacy.ipynb #72809ee7
 def _attack(generated, members, non_members):
     "As `membership_attack`, from vectors: generated (8,N,d), candidates (M,d)."
     scores = [-_nearest(v[None], generated).ratio.to_numpy() for v in (members, non_members)]
@@ -180,6 +190,7 @@ def _attack(generated, members, non_members):
     p = float(stats.mannwhitneyu(*scores, alternative="greater").pvalue)
     return dict(auc=auc, low=low, high=high, p=p, members=len(members), non_members=len(non_members))
 
+# %% ../../nbs/analysis/00_privacy.ipynb #0deb40c6
 def membership_attack(generated,            # images, as in `as_image_data`
                       members,              # training images, likewise
                       non_members,          # held-out images drawn like the members, likewise
@@ -196,6 +207,7 @@ def membership_attack(generated,            # images, as in `as_image_data`
 # %% ../../nbs/analysis/00_privacy.ipynb #d87f0388
 def _n_needed(false_alarm): return int(np.ceil(1/false_alarm - 1e-6)) - 1
 
+# %% ../../nbs/analysis/00_privacy.ipynb #75c0c53d
 def plant_duplicates(train,           # distinct images, as in `as_image_data`
                      repeats: tuple[int, ...] = (2, 5, 10, 20, 50), # how often planted images occur
                      n_each: int = 20,# images for each of them
@@ -224,16 +236,18 @@ def duplicate_table(generated,           # images of a model trained on `planted
     near, honest = (nearest_real(images, distinct, space, extractor) for images in (generated, held_out))
     limit = copy_test(near.ratio, honest.ratio, false_alarm)["limit"]
     if np.isnan(limit): raise DataError(f"held_out has {len(honest)} images; false_alarm={false_alarm:g} needs {_n_needed(false_alarm)}")
-    is_found = np.isin(np.arange(len(distinct)), near["index"][near.ratio < limit])
+    is_found = np.isin(np.arange(len(distinct)), near["real"][near.ratio < limit])
     table = pd.DataFrame(dict(repeats=distinct.table.repeats, found=is_found)).groupby("repeats").found.agg(n="size", k="sum")
     intervals = [wilson_interval(k, n) for n, k in table.itertuples(index=False)]
     return table.assign(share=table.k/table.n, low=[i[0] for i in intervals], high=[i[1] for i in intervals])
 
-# %% ../../nbs/analysis/00_privacy.ipynb #6fecf159
+# %% ../../nbs/analysis/00_privacy.ipynb #584cf64b
 def _pixel_keys(data): return pd.Series([hash(data.images[row].tobytes()) for row in data.rows])
 
+# %% ../../nbs/analysis/00_privacy.ipynb #397f5fb2
 def _groups_of(data): return set(data.table.group[data.table.group != data.table.id])    # images without a group are their own
 
+# %% ../../nbs/analysis/00_privacy.ipynb #fe951590
 def _report_sets(generated, train, held_out):
     "The three sets, checked."
     if held_out is None: raise DataError("held_out is missing: without real images that the model never saw nothing can be said")
@@ -249,10 +263,11 @@ def _report_sets(generated, train, held_out):
         raise DataError(f"{same.sum()} images of held_out are also in train (the first: {held_out.table.id[same.argmax()]}): take them out")
     return generated, train, held_out
 
-# %% ../../nbs/analysis/00_privacy.ipynb #afda02d7
+# %% ../../nbs/analysis/00_privacy.ipynb #5fa73af5
 def _row(question, space, value, low, high, expected, p, verdict):
     return dict(question=question, space=space, value=value, low=low, high=high, expected=expected, p=p, verdict=verdict)
 
+# %% ../../nbs/analysis/00_privacy.ipynb #c95a8a3c
 def _copy_row(space, test, false_alarm):
     "What `copy_test` gave, in words."
     verdict = "copies found" if test["p"] < .01 else "no sign of copies"
@@ -260,12 +275,14 @@ def _copy_row(space, test, false_alarm):
     if np.isnan(test["p"]): verdict = f"cannot tell: held_out needs {_n_needed(false_alarm)} images"
     return _row("copies", space, *(test[key] for key in ("share", "low", "high", "expected", "p")), verdict)
 
+# %% ../../nbs/analysis/00_privacy.ipynb #c8c117bd
 def _authenticity_row(space, mine, theirs):
     "Authenticity of generated images (N,) against that of held-out ones (M,), both bool."
     p = stats.fisher_exact([[a.sum(), len(a) - a.sum()] for a in (mine, theirs)], alternative="less").pvalue
     verdict = ("nearer" if p < .01 else "no nearer") + " to the training set than held-out images"
     return _row("authenticity", space, mine.mean(), *wilson_interval(mine.sum(), len(mine)), theirs.mean(), float(p), verdict)
 
+# %% ../../nbs/analysis/00_privacy.ipynb #8201e1ef
 def _membership_row(space, attack):
     "What `_attack` gave, in words."
     verdict = "members can be told" if attack["p"] < .01 else "members cannot be told"
@@ -274,7 +291,7 @@ def _membership_row(space, attack):
 
 # %% ../../nbs/analysis/00_privacy.ipynb #88043340
 def _space_report(generated, train, held_out, space, extractor, false_alarm):
-    "The three rows of a space, and the nearest training image of each generated one."
+    "The three rows of a space, and the nearest training image of each generated and each held-out one."
     mine, theirs = (_positions(data, space, extractor) for data in (generated, held_out))
     real = image_vectors(train, space, extractor)
     near, honest = _nearest(mine, real[None]), _nearest(theirs, real[None])
@@ -282,7 +299,7 @@ def _space_report(generated, train, held_out, space, extractor, false_alarm):
     authentic = [authenticity(v[0], real, train.table.group) for v in (mine, theirs)]
     attack = _attack(mine, real[_one_per_group(train)], theirs[0][_one_per_group(held_out)])
     rows = [_copy_row(space, test, false_alarm), _authenticity_row(space, *authentic), _membership_row(space, attack)]
-    return rows, near.assign(is_copy=near.ratio < test["limit"])
+    return rows, *(table.assign(is_copy=table.ratio < test["limit"]) for table in (near, honest))
 
 # %% ../../nbs/analysis/00_privacy.ipynb #c43d4c20
 def _any_row(nearest, rows, false_alarm):
@@ -298,7 +315,8 @@ def _any_row(nearest, rows, false_alarm):
 class PrivacyReport:
     "What `privacy_report` found; in a notebook it shows its table."
     table: pd.DataFrame                # one row a question and space: value, low, high (95 %), expected of an innocent one, p, verdict
-    nearest: dict[str, pd.DataFrame]   # space -> a row for each generated image: distance, ratio, index (in `train`), is_copy
+    nearest: dict[str, pd.DataFrame]   # space -> a row for each generated image: distance, ratio, real (row of `train`), is_copy
+    held_out: dict[str, pd.DataFrame]  # the same for each held-out image: the yardstick
     generated: ImageData               # N images
     train: ImageData                   # M training images
     def __repr__(self): return self.table.round(3).to_string(index=False)
@@ -317,10 +335,11 @@ def privacy_report(generated,                 # images, as in `as_image_data`; 1
     distinct = np.flatnonzero(~_pixel_keys(train).duplicated())        # a repeated image would be its own neighbourhood
     sets, spaces = (generated, train.subset(distinct), held_out), SPACES if extractor else SPACES[:2]
     by_space = {space: _space_report(*sets, space, extractor, false_alarm/len(spaces)) for space in spaces}
-    nearest = {space: near.assign(index=distinct[near["index"]]) for space, (_, near) in by_space.items()}
-    copies, authentic, members = zip(*(rows for rows, _ in by_space.values()))
+    def tables(i): return {space: parts[i].assign(real=distinct[parts[i]["real"]]) for space, parts in by_space.items()}
+    nearest, honest = tables(1), tables(2)
+    copies, authentic, members = zip(*(rows for rows, *_ in by_space.values()))
     rows = [*copies, _any_row(nearest, copies, false_alarm/len(spaces)), *authentic, *members]
-    return PrivacyReport(pd.DataFrame(rows), nearest, generated, train)
+    return PrivacyReport(pd.DataFrame(rows), nearest, honest, generated, train)
 
 # %% ../../nbs/analysis/00_privacy.ipynb #08b7848c
 def closest_pairs(report: PrivacyReport,   # from `privacy_report`
@@ -330,6 +349,6 @@ def closest_pairs(report: PrivacyReport,   # from `privacy_report`
     "The generated images that are nearest to a training image, beside it."
     near = report.nearest[check_choice("space", space, list(report.nearest))].nsmallest(n, "ratio")
     generated = report.generated.images[report.generated.rows[near.index]]
-    real = report.train.images[report.train.rows[near["index"]]]
-    titles = [text for ratio, name in zip(near.ratio, report.train.table.id[near["index"]]) for text in (f"{ratio:.2f}", name)]
+    real = report.train.images[report.train.rows[near["real"]]]
+    titles = [text for ratio, name in zip(near.ratio, report.train.table.id[near["real"]]) for text in (f"{ratio:.2f}", name)]
     return show_grid(np.stack([generated, real], 1).reshape(-1, *generated.shape[1:]), titles=titles)
