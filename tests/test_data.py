@@ -1,6 +1,7 @@
 "Data sets in every layout, images from anywhere; every kind of broken file, named; nothing half-made left behind; no group on two sides."
 import hashlib
 import io
+import json
 import os
 import shutil
 import subprocess
@@ -117,6 +118,14 @@ def test_broken_jpeg_unpacked(tiny_ham, cache):
     path = tiny_ham/"HAM10000_images_part_1"/"ISIC_0000202.jpg"
     path.write_bytes(path.read_bytes()[:200])
     with refused(cache, "1 of 42 images cannot be read", path): ham(tiny_ham)
+
+def test_mask_of_another_size(tiny_ham, cache):
+    "Catches a mask that is resized to its image in silence: it may be a thumbnail, or another image's."
+    name = "HAM10000_segmentations_lesion_tschandl/ISIC_0000202_segmentation.png"
+    smaller = io.BytesIO()
+    Image.new("L", (20, 15), 255).save(smaller, "PNG")
+    edit_zip(tiny_ham/"HAM10000_segmentations_lesion_tschandl.zip", lambda files: files.update({name: smaller.getvalue()}))
+    with refused(cache, "1 of 42", f"tschandl.zip::{name} (the mask has 20x15 px, its image", "ISIC_0000202.jpg 40x30"): ham(tiny_ham)
 
 def test_broken_mask(tiny_ham, cache):
     "Catches a mask that cannot be read and is taken for an empty one."
@@ -637,15 +646,15 @@ def test_slices_in_a_folder(tmp_path, cache):
     assert set(load_data("soop", str(tmp_path), size=16).table.source) == {"soop"}
 
 def frozen_key(table, size):
-    "The key of a cache of skin images as medgan 0.1 made it: whoever changes it has all sets prepared anew."
-    digest = hashlib.sha256(f"{size} centre square, bicubic, draft; masks box >= 128; 1".encode())
+    "The key of a cache of skin images since the originals' sizes are kept: whoever changes it has all sets prepared anew."
+    digest = hashlib.sha256(f"{size} centre square, bicubic, draft; masks box >= 128; 2".encode())
     digest.update(table[["id", "dx", "group", "image", "mask"]].to_csv(index=False).encode())
     for path in sorted({locator.partition("::")[0] for locator in (*table.image, *table["mask"]) if locator}):
         digest.update(f"{path} {os.stat(path).st_size} {os.stat(path).st_mtime_ns}".encode())
     return digest.hexdigest()[:16]
 
 def test_skin_caches_stay(tiny_ham, tmp_path, cache):
-    "Catches that what was prepared before brain slices came is prepared again."
+    "Catches that all sets are prepared again without need."
     data = ham(tiny_ham)
     mine = load_data("folder", str(image_folder(tmp_path/"mine")), size=16)
     assert left(cache) == sorted((f"ham10000-16-{frozen_key(data.table, 16)}", f"folder-16-{frozen_key(mine.table, 16)}"))
@@ -845,6 +854,304 @@ def test_flat_folder_of_several_sizes(tmp_path, cache):
     assert as_image_data(root, size=8).images.shape == (5, 8, 8, 3)
     with refused(cache, "0.png 20x12", "give size="): as_image_data(flat_folder(tmp_path/"wide", np.zeros((2, 12, 20, 3), np.uint8)))
 
+# ---- clinical photographs
+
+def photos(folder, names, ending="jpg"):
+    "A drawn phantom for each name."
+    folder.mkdir(parents=True, exist_ok=True)
+    drawn = load_data("phantom", size=40, n=max(7, len(names)))
+    for name, pixels in zip(names, drawn.images): Image.fromarray(pixels).save(folder/f"{name}.{ending}")
+
+def open_set(name, folder, **options): return load_data(name, str(folder), size=16, **options)
+
+HASHES = [hashlib.md5(str(i).encode()).hexdigest() for i in range(8)]
+
+def fitzpatrick17k(folder, there=HASHES):
+    pd.DataFrame(dict(md5hash=HASHES, fitzpatrick_scale=[1, 2, 3, 4, 5, 6, -1, 2], fitzpatrick_centaur=[1, 1, -1, 4, 5, 6, 2, 2],
+                      label=["psoriasis", "melanoma"]*4, nine_partition_label=["inflammatory", "malignant melanoma"]*4,
+                      three_partition_label=["non-neoplastic", "malignant"]*4, qc=["1 Diagnostic"] + [None]*7, url="https://www.dermaamin.com/x.jpg",
+                      url_alphanum="x.jpg")).to_csv(folder/"fitzpatrick17k.csv", index=False)
+    photos(folder/"images", there)
+
+def test_fitzpatrick17k(tmp_path, cache):
+    "Catches -1 as a skin type, the wrong column of labels, a label text lost under the label number, and images mixed up with rows."
+    fitzpatrick17k(tmp_path)
+    with pytest.warns(UserWarning, match="fitzpatrick17k.csv names no lesion or patient") as caught: data = open_set("fitzpatrick17k", tmp_path)
+    assert len(caught) == 1 and Path(caught[0].filename) == Path(__file__)
+    table = data.table.set_index("id").loc[HASHES]
+    assert data.classes == ("melanoma", "psoriasis") and list(table.label) == [1, 0]*4 and list(table.condition) == list(table.dx) == ["psoriasis", "melanoma"]*4
+    assert np.array_equal(table.skin_type, [1, 2, 3, 4, 5, 6, np.nan, 2], equal_nan=True) and table.group.nunique() == 8
+    plain = {name: np.asarray(Image.open(tmp_path/"images"/f"{name}.jpg").resize((16, 16), Image.Resampling.BICUBIC), int) for name in HASHES}
+    for name, image in zip(data.table.id, data.images): assert np.abs(image - plain[name]).mean() < 6 == min(6, *(np.abs(image - plain[n]).mean() for n in HASHES if n != name))
+    with pytest.warns(UserWarning):
+        assert open_set("fitzpatrick17k", tmp_path, label="nine_partition_label").classes == ("inflammatory", "malignant melanoma")
+        other = open_set("fitzpatrick17k", tmp_path, skin_type="fitzpatrick_centaur").table.set_index("id").skin_type[HASHES]
+        assert np.array_equal(other, [1, 1, np.nan, 4, 5, 6, 2, 2], equal_nan=True)
+
+def test_fitzpatrick17k_in_part(tmp_path, cache):
+    "Catches a set that nobody can load because three links are dead, and images left out in silence."
+    fitzpatrick17k(tmp_path, there=HASHES[3:])
+    with pytest.warns(UserWarning) as caught: assert sorted(open_set("fitzpatrick17k", tmp_path).table.id) == sorted(HASHES[3:])
+    assert f"3 of 8 images are not in {tmp_path} (the first: {HASHES[0]}); they are left out" in str(caught[1].message)
+    assert {Path(w.filename) for w in caught} == {Path(__file__)}
+    clear_cache("fitzpatrick17k")
+    shutil.rmtree(tmp_path/"images")
+    with pytest.warns(UserWarning), refused(cache, "8 of 8 images are missing", tmp_path, "github.com/mattgroh"): open_set("fitzpatrick17k", tmp_path)
+    with refused(cache, tmp_path/"fitzpatrick17k.csv", "column nine is missing", "nine_partition_label"): open_set("fitzpatrick17k", tmp_path, label="nine")
+    table = pd.read_csv(tmp_path/"fitzpatrick17k.csv")
+    photos(tmp_path/"images", HASHES)
+    table.assign(fitzpatrick_scale=[7] + [1]*7).to_csv(tmp_path/"fitzpatrick17k.csv", index=False)
+    with pytest.warns(UserWarning), refused(cache, "skin_type is 7", HASHES[0], "1 to 6"): open_set("fitzpatrick17k", tmp_path)
+
+def pad_ufes(folder):
+    patients = ["PAT_8", "PAT_8", "PAT_9", "PAT_10", "PAT_11", "PAT_11"]
+    names = [f"{p}_{i + 15}_{i*7}" for i, p in enumerate(patients)]
+    folder.mkdir(exist_ok=True)
+    pd.DataFrame(dict(patient_id=patients, lesion_id=range(15, 21), smoke=None, age=range(50, 56), fitspatrick=[2., None, 3., 1., None, 6.], region="FACE",
+                      diagnostic=["BCC", "ACK", "MEL", "NEV", "SCC", "SEK"], img_id=[f"{n}.png" for n in names], biopsed=True)
+                 ).to_csv(folder/"metadata.csv", index=False)
+    for part in range(3): photos(folder/"images"/f"imgs_part_{part + 1}"/f"imgs_part_{part + 1}", names[2*part:2*part + 2], "png")
+    return names
+
+@pytest.mark.parametrize("zipped", [False, True])
+def test_pad_ufes_20(tmp_path, cache, zipped):
+    "Catches an empty skin type that is 0, groups by lesion (a leak of patients), and zip files below images/ that are not seen."
+    names = pad_ufes(tmp_path)
+    if zipped:
+        for place in (tmp_path/"images").iterdir():
+            shutil.make_archive(str(place), "zip", place)
+            shutil.rmtree(place)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        data = open_set("pad_ufes_20", tmp_path)
+    table = data.table.set_index("id").loc[names]
+    assert data.classes == ("ack", "bcc", "mel", "nev", "scc", "sek") and list(table.dx) == ["bcc", "ack", "mel", "nev", "scc", "sek"]
+    assert list(table.group) == ["PAT_8", "PAT_8", "PAT_9", "PAT_10", "PAT_11", "PAT_11"] and list(table.age) == list(range(50, 56))
+    assert np.array_equal(table.skin_type, [2, np.nan, 3, 1, np.nan, 6], equal_nan=True)
+
+def test_pad_ufes_20_bad(tmp_path, cache):
+    "Catches a part of the download that is not there, and a metadata.csv of another set."
+    names = pad_ufes(tmp_path)
+    shutil.rmtree(tmp_path/"images"/"imgs_part_2")
+    with refused(cache, "2 of 6 images are missing", names[2], "zr7vgbcyr2"): open_set("pad_ufes_20", tmp_path)
+    pd.read_csv(tmp_path/"metadata.csv").drop(columns="fitspatrick").to_csv(tmp_path/"metadata.csv", index=False)
+    with refused(cache, tmp_path/"metadata.csv", "column fitspatrick is missing"): open_set("pad_ufes_20", tmp_path)
+
+def ddi(folder):
+    names = [f"{i:06d}" for i in range(1, 7)]
+    photos(folder/"images", names, "png")
+    pd.DataFrame(dict(DDI_ID=range(1, 7), DDI_file=[f"{n}.png" for n in names], skin_tone=[56, 12, 34, 34, 12, 56], malignant=[True, True] + [False]*4,
+                      disease=["melanoma", "basal-cell-carcinoma", "lipoma", "lipoma", "acne-cystic", "lipoma"])).to_csv(folder/"ddi_metadata.csv")
+
+def test_ddi(tmp_path, cache):
+    "Catches 56 as a skin type, a pair of types that becomes one of them unasked, lighter taken for darker, and True as a class name."
+    ddi(tmp_path)
+    with pytest.warns(UserWarning, match="ddi_metadata.csv names no lesion or patient"): data = open_set("ddi", tmp_path)
+    assert data.classes == ("benign", "malignant") and data.labels.tolist() == [1, 1, 0, 0, 0, 0] and data.table.group.nunique() == 6
+    assert data.table.id.tolist() == [f"{i:06d}" for i in range(1, 7)]
+    assert data.table.skin_type.isna().all() and data.table.skin_tone.tolist() == [56, 12, 34, 34, 12, 56]
+    with pytest.warns(UserWarning):
+        for which, types in (("lighter", [5, 1, 3, 3, 1, 5]), ("darker", [6, 2, 4, 4, 2, 6])):
+            assert open_set("ddi", tmp_path, skin_type=which).table.skin_type.tolist() == types
+        assert open_set("ddi", tmp_path, label="disease").classes == ("acne-cystic", "basal-cell-carcinoma", "lipoma", "melanoma")
+
+def test_ddi_bad(tmp_path, cache):
+    "Catches a choice that does not exist, a tone that no pair stands for, and a missing image."
+    ddi(tmp_path)
+    with refused(cache, "skin_type='middle'", "'unknown', 'lighter', 'darker'"): open_set("ddi", tmp_path, skin_type="middle")
+    (tmp_path/"images"/"000003.png").unlink()
+    with pytest.warns(UserWarning), refused(cache, "1 of 6 images are missing", "000003", "ddi-dataset.github.io"): open_set("ddi", tmp_path)
+    pd.read_csv(tmp_path/"ddi_metadata.csv").assign(skin_tone=78).to_csv(tmp_path/"ddi_metadata.csv")
+    with refused(cache, "skin_tone is 78 (000001.png); allowed are 12, 34, 56"): open_set("ddi", tmp_path)
+
+WEIGHTS = ["{'Eczema': 0.4, 'Tinea': 0.6}", "{'Eczema': 1.0}", "{}", None, "{\"Grover's disease\": 0.5, 'Acne': 0.5}"]
+
+def scin(folder, prefix=""):
+    "Five cases, seven images: one case without a weight, one without a label; case 3 and 1 share an image, and one file is not there."
+    path = lambda name: f"dataset/images/{name}.png" if name else None
+    (folder/"images").mkdir(parents=True)
+    pd.DataFrame(dict(case_id=[-1, 2, 3, 4, 5], source="SCIN", fitzpatrick_skin_type=["FST1", "NONE_SELECTED", "FST3", None, "FST6"],
+                      image_1_path=map(path, ["-11", "21", "31", "41", "51"]), image_2_path=map(path, ["-12", None, "-11", None, "404"]),
+                      image_3_path=map(path, [None, "22", None, None, None]))).to_csv(folder/f"{prefix}scin_cases.csv", index=False)
+    labels = pd.DataFrame({"case_id": [-1, 2, 3, 4, 5], "weighted_skin_condition_label": WEIGHTS,
+                           **{f"dermatologist_fitzpatrick_skin_type_label_{i + 1}": types for i, types in enumerate((
+                               ["FST2", None, "FST3", "FST3", "FST4"], ["FST5", None, None, None, "FST5"], ["FST3", None, None, None, None]))}})
+    labels.iloc[::-1].to_csv(folder/f"{prefix}scin_labels.csv", index=False)
+    photos(folder/"images", ["-11", "-12", "21", "22", "31", "41", "51"], "png")
+
+@pytest.mark.parametrize("prefix", ["", "dataset_"])
+def test_scin(tmp_path, cache, prefix):
+    "Catches labels joined by row instead of by case, the first instead of the heaviest condition, FST3 as NaN, the mean of types, cases that share an image apart."
+    scin(tmp_path, prefix)
+    with pytest.warns(UserWarning) as caught: data = open_set("scin", tmp_path)
+    messages = " ".join(str(w.message) for w in caught)
+    assert "scin: 3 of 9 images have no condition and are left out; 0 are listed again" in messages and "1 of 6 images are not in" in messages and "404" in messages
+    assert {Path(w.filename) for w in caught} == {Path(__file__)}
+    table = data.table.set_index("id")
+    assert set(table.index) == {"-11", "-12", "21", "22", "51"} and table.dx.to_dict() == {"-11": "Tinea", "-12": "Tinea", "21": "Eczema", "22": "Eczema", "51": "Grover's disease"}
+    assert table.group["-11"] == table.group["-12"] and table.group.nunique() == 3
+    assert table.skin_type[["-11", "51"]].tolist() == [3, 4] and table.skin_type[["21", "22"]].isna().all()
+    with pytest.warns(UserWarning): own = open_set("scin", tmp_path, skin_type="self").table.set_index("id").skin_type
+    assert own[["-11", "-12", "51"]].tolist() == [1, 1, 6] and np.isnan(own["21"])
+
+def test_scin_shared_images(tmp_path, cache):
+    "Catches an image that is listed twice and counts twice (or stops everything), and the other images of its two cases on two sides."
+    scin(tmp_path)
+    labels = pd.read_csv(tmp_path/"scin_labels.csv", dtype=str)
+    labels.assign(weighted_skin_condition_label="{'Eczema': 1.0}").to_csv(tmp_path/"scin_labels.csv", index=False)
+    with pytest.warns(UserWarning) as caught: data = open_set("scin", tmp_path)
+    assert "0 of 9 images have no condition and are left out; 1 are listed again" in str(caught[0].message)
+    group = data.table.set_index("id").group
+    assert len(data) == 7 and group["-11"] == group["-12"] == group["31"] and group.nunique() == 4
+
+def test_scin_bad(tmp_path, cache):
+    "Catches pandas' own errors for a file or a column that is not there, and text that would be run instead of read."
+    scin(tmp_path)
+    path = tmp_path/"scin_labels.csv"
+    labels = pd.read_csv(path, dtype=str)
+    with refused(cache, "skin_type='monk'", "'dermatologist', 'self'"): open_set("scin", tmp_path, skin_type="monk")
+    for text in ("Eczema", "['Eczema']", "__import__('os').getcwd()", "{'Eczema'"):
+        labels.assign(weighted_skin_condition_label=text).to_csv(path, index=False)
+        with refused(cache, text, "no dict"): open_set("scin", tmp_path)
+    labels.assign(weighted_skin_condition_label="{}").to_csv(path, index=False)
+    with refused(cache, "no case in", tmp_path): open_set("scin", tmp_path)
+    labels.drop(columns="weighted_skin_condition_label").to_csv(path, index=False)
+    with refused(cache, "scin_labels.csv", "column weighted_skin_condition_label is missing"): open_set("scin", tmp_path)
+    path.unlink()
+    with refused(cache, path, "is not there"): open_set("scin", tmp_path)
+
+# ---- skin type
+
+def test_skin_type(tiny_ham, cache):
+    "Catches phantoms without their type, types as ints (NaN would not fit), and a column of NaN where a set knows nothing of it."
+    data = load_data("phantom", size=16, n=60)
+    assert data.table.skin_type.dtype == float and data.table.skin_type.tolist() == data.table.fitzpatrick.tolist()
+    assert "skin_type" not in ham(tiny_ham).table
+
+# ---- boxes
+
+def boxes_csv(folder, rows, header="id,x0,y0,x1,y1"):
+    (folder/"boxes.csv").write_text("\n".join([header, *(",".join(map(str, row)) for row in rows)]) + "\n")
+    return str(folder/"boxes.csv")
+
+BOXES = [("ISIC_0000000", 10, 8, 20, 15), ("ISIC_0000301", 0, 0, 40, 30), ("ISIC_0000000", 30, 20, 38, 30), ("ISIC_0000002", 0, 3, 6, 30), ("ISIC_0000002", 0, 0, 5, 30)]
+
+@pytest.mark.parametrize("header", ["id,x0,y0,x1,y1", "image_id,x0,y0,x1,y1"])
+def test_boxes(tiny_ham, cache, header):
+    "Catches boxes that are not moved with the crop, x taken for y, the second box of an image lost, rows shifted, a box beside the square kept. Images have 40x30 px."
+    with pytest.warns(UserWarning, match="ham10000: 1 of 5 boxes lie outside the centre square and are dropped") as caught:
+        data = ham(tiny_ham, size=30, boxes=boxes_csv(tiny_ham, BOXES, header))
+    assert Path(caught[0].filename) == Path(__file__)
+    boxes = data.table.set_index("id").boxes
+    assert boxes["ISIC_0000000"] == ((5, 8, 15, 15), (25, 20, 30, 30)) and boxes["ISIC_0000301"] == ((0, 0, 30, 30),)
+    assert boxes["ISIC_0000002"] == ((0, 3, 1, 30),) and (boxes.map(len) > 0).sum() == 3 and boxes["ISIC_0000001"] == ()
+    assert all(type(x) is int for box in boxes["ISIC_0000000"] for x in box)
+    with pytest.warns(UserWarning): half = ham(tiny_ham, size=15, boxes=boxes_csv(tiny_ham, BOXES)).table.set_index("id").boxes
+    assert half["ISIC_0000000"] == ((2, 4, 8, 8), (12, 10, 15, 15))          # 2.5 and 7.5: whatever the box touches
+
+def test_boxes_lie_on_their_lesions(tmp_path, cache):
+    "Catches any mistake between file and square: a white patch is drawn into each image, of any shape, and its box given."
+    rng, rows = np.random.default_rng(8), []
+    (tmp_path/"mine"/"a").mkdir(parents=True)
+    for i in range(20):
+        width, height = rng.integers(60, 200, 2)
+        x0, y0 = rng.integers(0, width - 20), rng.integers(0, height - 20)
+        x1, y1 = rng.integers(x0 + 15, width + 1), rng.integers(y0 + 15, height + 1)
+        pixels = np.zeros((height, width), np.uint8)
+        pixels[y0:y1, x0:x1] = 255
+        Image.fromarray(pixels).save(tmp_path/"mine"/"a"/f"{i:02d}.png")
+        rows.append((f"a/{i:02d}", x0, y0, x1, y1))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        data = load_data("folder", str(tmp_path/"mine"), size=48, boxes=boxes_csv(tmp_path, rows))
+    seen = data.images[..., 0] >= 128
+    assert seen.any(axis=(1, 2)).sum() > 10
+    for found, mask in zip(data.roi_boxes(), seen):
+        if not mask.any(): continue
+        y, x = mask.nonzero()
+        assert np.abs(found[0] - [x.min(), y.min(), x.max() + 1, y.max() + 1]).max() <= 1
+
+def test_boxes_of_slices(tmp_path, cache):
+    "Catches boxes of slices that are cut like photographs, whose squares are padded instead (here by 5 px to the left)."
+    arrays = toy_slices()
+    slices(tmp_path, **arrays)
+    ids = load_data("slices", str(tmp_path), size=30).table.id
+    data = load_data("slices", str(tmp_path), size=30, boxes=boxes_csv(tmp_path, [(ids[1], 5, 8, 12, 14)]))
+    assert data.table.boxes[1] == (tuple(data[1]["box"].tolist()),) == ((10, 8, 17, 14),)
+
+def test_boxes_go_along(tiny_ham, cache):
+    "Catches boxes that stay with row numbers when a part is taken; boxes that the fingerprint or a second opening does not see."
+    path = boxes_csv(tiny_ham, BOXES[:3])
+    whole, parts = ham(tiny_ham, boxes=path), ham(tiny_ham, boxes=path).split()
+    of = dict(zip(whole.table.id, map(np.ndarray.tolist, whole.roi_boxes())))
+    for part in (*parts.values(), whole.select(["nv", "akiec"]), whole.subset([3, 0, 30])):
+        assert [b.tolist() for b in part.roi_boxes()] == [of[i] for i in part.table.id]
+    assert len(left(cache)) == 1 and ham(tiny_ham, boxes=path).fingerprint == whole.fingerprint != ham(tiny_ham).fingerprint
+    assert ham(tiny_ham, boxes=boxes_csv(tiny_ham, BOXES[:2])).fingerprint != whole.fingerprint and "boxes" not in ham(tiny_ham).table
+
+BOXES_BAD = dict(
+    right=([("ISIC_0000301", 30, 0, 41, 30)], "line 2 (ISIC_0000301, 30, 0, 41, 30): not inside its image of 40x30 px"),
+    below=([BOXES[0], ("ISIC_0000301", 0, 0, 40, 31)], "line 3 (ISIC_0000301, 0, 0, 40, 31): not inside"),
+    left=([("ISIC_0000301", -1, 0, 40, 30)], "not inside"), above=([("ISIC_0000301", 0, -.5, 40, 30)], "-0.5, 40, 30): not inside"),
+    turned=([("ISIC_0000301", 20, 0, 10, 30)], "empty box"), flat=([("ISIC_0000301", 0, 9, 40, 9)], "an empty box: x1 > x0 and y1 > y0"),
+    word=([("ISIC_0000301", 0, "top", 40, 30)], "(ISIC_0000301, 0, top, 40, 30): x0, y0, x1, y1 are not all numbers"),
+    blank=([("ISIC_0000301", 0, "", 40, 30)], "not all numbers"), nan=([("ISIC_0000301", 0, "nan", 40, 30)], "not all numbers"),
+    endless=([("ISIC_0000301", 0, 0, "inf", 30)], "not all numbers"),
+    unknown=([("ISIC_9999999", 0, 0, 40, 30), ("ISIC_9999998", 0, 0, 40, 30)], "line 2 (ISIC_9999999, 0, 0, 40, 30): ham10000 has no image of this id; 2 such rows"),
+    no_id=([("", 0, 0, 40, 30)], "no image of this id"), none=([], "has no rows"))
+
+@pytest.mark.parametrize("rows, message", BOXES_BAD.values(), ids=BOXES_BAD)
+def test_boxes_bad(tiny_ham, cache, rows, message):
+    "Catches a box that is cut, turned or dropped in silence, so that a lesion lies elsewhere than the map says."
+    with pytest.raises(DataError) as caught: ham(tiny_ham, boxes=boxes_csv(tiny_ham, rows))
+    assert message in str(caught.value) and str(tiny_ham/"boxes.csv") in str(caught.value)
+
+def test_boxes_bad_file(tiny_ham, cache):
+    "Catches a KeyError of pandas, x and width taken for corners, and boxes that a drawn set ignores."
+    for header, column in (("id,x,y,w,h", "x0, y0, x1, y1"), ("name,x0,y0,x1,y1", "id"), ("id,x0,y0,x1", "y1")):
+        with pytest.raises(DataError, match=f"boxes.csv: column {column} is missing; the file has"): ham(tiny_ham, boxes=boxes_csv(tiny_ham, BOXES, header))
+    with pytest.raises(DataError, match="nowhere.csv is not there"): ham(tiny_ham, boxes="nowhere.csv")
+    with pytest.raises(DataError, match="boxes='boxes.csv' is for sets of files"): load_data("phantom", size=16, n=60, boxes="boxes.csv")
+
+def of_masks(masks): # bool (N,H,W)
+    data = as_image_data(np.zeros((*masks.shape, 3), np.uint8))
+    return data_module.ImageData("toy", data.images, masks, data.table, data.classes, "")
+
+def test_regions():
+    "Catches parts that grow together across images, that are counted by row of the set instead of the subset, or lost at a chunk's end."
+    rng, masks, truth = np.random.default_rng(3), np.zeros((600, 32, 32), bool), []
+    for mask in masks:
+        kept = []
+        for y in (1, 17):
+            for x in (1, 17):
+                if rng.random() < .5: continue
+                w, h = rng.integers(2, 14, 2)
+                mask[y:y + h, x:x + w] = True
+                kept.append([x, y, x + w, y + h])
+        truth.append(kept)
+    found = of_masks(masks).roi_boxes()
+    assert [b.tolist() for b in found] == truth and all(b.shape[1:] == (4,) and b.dtype.kind == "i" for b in found)
+    order = rng.permutation(600)[:300]
+    assert [b.tolist() for b in of_masks(masks).subset(order).roi_boxes()] == [truth[i] for i in order]
+
+def test_regions_specks():
+    "Catches specks that count, a share of the mask instead of the image, and an image whose only lesion is a speck and has no box."
+    masks = np.zeros((3, 50, 50), bool)
+    masks[:2, 30, 30] = True                                                 # 1 of 2500 px
+    masks[0, :4, :5] = True
+    masks[0, 40:42, 40:43] = True                                            # 6 px, .0024
+    data = of_masks(masks)
+    assert [b.tolist() for b in data.roi_boxes()] == [[[0, 0, 5, 4], [40, 40, 43, 42]], [[30, 30, 31, 31]], []]
+    assert [len(b) for b in data.roi_boxes(min_share=.003)] == [1, 1, 0] and [len(b) for b in data.roi_boxes(min_share=0)] == [3, 1, 0]
+
+def test_regions_touching_at_a_corner():
+    "Catches one lesion that a thin diagonal cuts in two."
+    assert of_masks(np.eye(8, dtype=bool)[None]).roi_boxes()[0].tolist() == [[0, 0, 8, 8]]
+
+def test_regions_without_masks(cache):
+    "Catches whole images taken for regions where nothing is known."
+    with pytest.raises(DataError, match="images has neither masks nor boxes"): as_image_data(pictures()).roi_boxes()
+
 # ---- real data
 
 TABLE_II = dict(nv=6705, bcc=514, mel=1113, bkl=1099, akiec=327, vasc=142, df=115)      # Bingol et al.
@@ -871,6 +1178,13 @@ def test_real_ham10000(real_data, cache):
     rate = rows.size/min(seconds)                                            # of this process: others may use the machine
     print(f"prepared in {first:.1f} s, opened in {second:.2f} s, {rate:,.0f} images/s")
     assert first < 60 and second < 1 and rate > 10_000
+
+def test_real_ham10000_stays(real_data, cache):
+    "Catches that the bytes of the set that published results stand on have changed, and masks of lesions that fall to pieces."
+    data = load_data("ham10000", str(real_data), size=64)
+    for name in ("cdcgan/ham10000_7_classes_64px", "metrics/ham10000_64px"):
+        assert json.loads((Path(__file__).parent.parent/"data"/"results"/name/"metrics.json").read_text())["data"]["fingerprint"] == data.fingerprint
+    assert 1 <= min(map(len, data.roi_boxes())) and np.mean([len(b) == 1 for b in data.roi_boxes()]) > .99
 
 def test_real_isic(real_data, cache):
     "Catches a reader that fails on the sets of other years."

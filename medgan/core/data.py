@@ -4,10 +4,12 @@
 
 # %% auto #0
 __all__ = ['IMAGE_ENDINGS', 'HAM10000_CLASSES', 'SLICE_CLASSES', 'PARTS', 'DataError', 'DataSpec', 'register', 'data_spec',
-           'find_folder', 'read_ham10000', 'read_isic', 'read_folder', 'read_slices', 'read_soop', 'read_phantom',
-           'cache_dir', 'split_groups', 'ImageData', 'load_data', 'class_counts', 'clear_cache', 'as_image_data']
+           'find_folder', 'read_ham10000', 'read_isic', 'read_folder', 'read_fitzpatrick17k', 'read_pad_ufes_20',
+           'read_ddi', 'read_scin', 'read_slices', 'read_soop', 'read_phantom', 'cache_dir', 'split_groups',
+           'ImageData', 'load_data', 'class_counts', 'clear_cache', 'as_image_data']
 
 # %% ../../nbs/core/02_data.ipynb #01487f30
+import ast
 import glob
 import hashlib
 import json
@@ -27,6 +29,7 @@ import numpy as np
 import pandas as pd
 import torch
 from PIL import Image
+from scipy import ndimage
 from torch.utils.data import Dataset
 
 from .phantoms import PHANTOM_CLASSES, boxes, draw_skin, skin_phantom_table
@@ -109,6 +112,7 @@ def _files(folder, pattern):
 # %% ../../nbs/core/02_data.ipynb #cb7dd22a
 def _read_table(path, **options):
     "A CSV with at least one row; `DataError` with its name otherwise."
+    if not Path(path).is_file(): raise DataError(f"{path} is not there")
     try: table = pd.read_csv(path, **options)
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error: raise DataError(f"{path} is no table of text ({error})") from error
     if table.empty: raise DataError(f"{path} has no rows")
@@ -123,6 +127,17 @@ def _need_images(name, ids, found, folder, where):
     if missing := [i for i in ids if i not in found]:
         raise DataError(f"{name}: {len(missing):,} of {len(ids):,} images are missing in {folder} (the first: {missing[0]}). "
                         f"Get the whole set from {where}")
+
+def _there(name, table, found, folder):
+    "The rows whose image was found, for sets that are rarely whole; a warning counts the others."
+    there = table.id.isin(found.keys())
+    if not there.any(): _need_images(name, list(table.id), found, folder, data_spec(name).where)
+    if not there.all(): warnings.warn(f"{name}: {(~there).sum():,} of {len(table):,} images are not in {folder} (the first: {table.id[~there].iloc[0]}); "
+                                      "they are left out", stacklevel=4)
+    return table[there]
+
+def _warn_groups(what):
+    warnings.warn(f"{what} names no lesion or patient: every image counts as a group of its own", stacklevel=4)
 
 # %% ../../nbs/core/02_data.ipynb #e2b6293d
 HAM10000_CLASSES = ("akiec", "bcc", "bkl", "df", "mel", "nv", "vasc")
@@ -171,7 +186,7 @@ def read_isic(folder: Path, # holds one label CSV and the images, in folders or 
     for extra in sorted((*folder.glob("*etadata*.csv"), *folder.glob("*esion*roup*.csv"))):     # 2018 and 2019 name the lesions in a file of their own
         if extra != path: table = table.merge(_read_table(extra).rename(columns={"image": "id"}), on="id", how="left", suffixes=("", "_metadata"))
     columns = [c for c in ("patient_id", "lesion_id") if c in table and table[c].notna().any()]
-    if not columns: warnings.warn(f"{path.name} names no lesion or patient: every image counts as a group of its own", stacklevel=2)
+    if not columns: _warn_groups(path.name)
     found = _files(folder, "*")
     _need_images("isic", list(table.id), found, folder, data_spec("isic").where)
     group = table[columns[0]].fillna(table.id) if columns else table.id
@@ -187,6 +202,105 @@ def read_folder(folder: Path, # holds one folder a class
     if not rows: raise DataError(f"folder: no images ({', '.join(IMAGE_ENDINGS)}) in the subfolders of {folder}")
     table = pd.DataFrame(rows)
     return table.assign(group=table.id, source=folder.name, mask="")
+
+# %% ../../nbs/core/02_data.ipynb #49cfa137
+@register("fitzpatrick17k", marker="fitzpatrick17k.csv", where="https://github.com/mattgroh/fitzpatrick17k (fitzpatrick17k.csv; the images, named <md5hash>.jpg, "
+          "by the CSV's links or the authors' form)")
+def read_fitzpatrick17k(folder: Path,          # holds fitzpatrick17k.csv and the images, in folders or zip files
+                        label: str = "label",  # column of the class: label (114), nine_partition_label or three_partition_label
+                        skin_type: str = "fitzpatrick_scale", # column of the skin type: fitzpatrick_scale or fitzpatrick_centaur
+                       ) -> pd.DataFrame: # the table of the contract, with condition (the column label), the two groupings, qc and url beside it
+    "Fitzpatrick17k (Groh et al. 2021): the images that are there."
+    path = folder/"fitzpatrick17k.csv"
+    table = _read_table(path, dtype={"md5hash": str})
+    _need_columns(table, ("md5hash", "label", label, skin_type), path)
+    _warn_groups(path.name)
+    found = _files(folder, "*")
+    table = table.assign(id=table.md5hash, dx=table[label], group=table.md5hash, skin_type=table[skin_type].replace(-1, np.nan))
+    table = _there("fitzpatrick17k", table.rename(columns=dict(label="condition")), found, folder)
+    return table.assign(source="fitzpatrick17k", image=table.id.map(found))
+
+# %% ../../nbs/core/02_data.ipynb #aa1f3778
+@register("pad_ufes_20", marker="metadata.csv", where="https://doi.org/10.17632/zr7vgbcyr2.1 (metadata.csv and images/imgs_part_1, _2, _3, zipped or not)")
+def read_pad_ufes_20(folder: Path, # holds metadata.csv and the images, in folders or zip files
+                    ) -> pd.DataFrame: # the table of the contract, with all columns of the metadata beside it
+    "PAD-UFES-20 (Pacheco et al. 2020) in its publisher's layout."
+    path = folder/"metadata.csv"
+    table = _read_table(path, dtype={"img_id": str, "lesion_id": str})
+    _need_columns(table, ("patient_id", "img_id", "diagnostic", "fitspatrick"), path)
+    found = _files(folder, "**/*.zip") | _files(folder, "*")
+    table["id"] = table.img_id.str.removesuffix(".png")
+    _need_images("pad_ufes_20", list(table.id), found, folder, data_spec("pad_ufes_20").where)
+    return table.assign(dx=table.diagnostic.str.lower(), group=table.patient_id, skin_type=table.fitspatrick,
+                        source="pad_ufes_20", image=table.id.map(found))
+
+# %% ../../nbs/core/02_data.ipynb #64b43ccd
+_DDI_TYPES = dict(unknown={12: np.nan, 34: np.nan, 56: np.nan}, lighter={12: 1, 34: 3, 56: 5}, darker={12: 2, 34: 4, 56: 6})
+
+@register("ddi", marker="ddi_metadata.csv", where="https://ddi-dataset.github.io (Stanford AIMI, on registration: ddi_metadata.csv and 656 png files)")
+def read_ddi(folder: Path,                # holds ddi_metadata.csv and the images, in folders or zip files
+             label: str = "malignant",    # column of the class: malignant (benign, malignant) or disease (78)
+             skin_type: str = "unknown",  # which of the two types that skin_tone names: "lighter", "darker" or "unknown" (NaN)
+            ) -> pd.DataFrame: # the table of the contract, with skin_tone (12, 34 or 56), malignant and disease beside it
+    "Diverse Dermatology Images (Daneshjou et al. 2022)."
+    path = folder/"ddi_metadata.csv"
+    if skin_type not in _DDI_TYPES: raise DataError(f"ddi: skin_type={skin_type!r}: allowed are {', '.join(map(repr, _DDI_TYPES))}")
+    table = _read_table(path, dtype={"DDI_file": str})
+    _need_columns(table, ("DDI_file", "skin_tone", "malignant", label), path)
+    if (wrong := ~table.skin_tone.isin(_DDI_TYPES["unknown"])).any():
+        raise DataError(f"{path}: skin_tone is {table.skin_tone[wrong].iloc[0]} ({table.DDI_file[wrong].iloc[0]}); allowed are 12, 34, 56")
+    _warn_groups(path.name)
+    found, ids = _files(folder, "*"), table.DDI_file.str.removesuffix(".png")
+    _need_images("ddi", list(ids), found, folder, data_spec("ddi").where)
+    dx = table.malignant.map({True: "malignant", False: "benign"}) if label == "malignant" else table[label]
+    return table.assign(id=ids, dx=dx, group=ids, skin_type=table.skin_tone.map(_DDI_TYPES[skin_type]), source="ddi", image=ids.map(found))
+
+# %% ../../nbs/core/02_data.ipynb #0d8ff263
+def _heaviest(text):
+    "The first of the heaviest names in the text of a dict name -> weight; None if it is empty."
+    try:
+        weights = ast.literal_eval(text)
+        return max(weights, key=weights.get) if weights else None
+    except (ValueError, SyntaxError, TypeError, AttributeError) as error: raise DataError(f"scin: {text!r} is no dict of conditions and weights") from error
+
+def _linked(cases, images):
+    "The smallest of all cases that share images with a case, directly or through others."
+    while True:
+        linked = cases.groupby(images).transform("min").groupby(cases).transform("min")
+        if linked.equals(cases): return cases
+        cases = linked
+
+def _scin_images(folder):
+    "One row an image, with the columns of both CSVs; empty cells are NaN."
+    path = sorted(folder.glob("*scin_cases.csv"))[0]
+    cases, labels = (_read_table(p, dtype=str) for p in (path, path.with_name(path.name.replace("cases", "labels"))))
+    _need_columns(cases, ("case_id", "image_1_path", "fitzpatrick_skin_type"), path)
+    _need_columns(labels, ("case_id", "weighted_skin_condition_label", "dermatologist_fitzpatrick_skin_type_label_1"), path.name.replace("cases", "labels"))
+    table = cases.merge(labels, on="case_id", how="left", suffixes=("", "_labels"))
+    paths = [c for c in table if c.startswith("image_") and c.endswith("_path")]
+    return table.melt([c for c in table if c not in paths], paths, value_name="path").dropna(subset="path", ignore_index=True)
+
+# %% ../../nbs/core/02_data.ipynb #28a41a30
+@register("scin", marker="*scin_cases.csv", where="https://github.com/google-research-datasets/scin (bucket dx-scin-public-data, folder dataset: "
+          "scin_cases.csv, scin_labels.csv and images)")
+def read_scin(folder: Path,                     # holds scin_cases.csv, scin_labels.csv (or dataset_scin_...) and the images
+              skin_type: str = "dermatologist", # whose: "dermatologist" or "self" (the user's)
+             ) -> pd.DataFrame: # the table of the contract, with all columns of the two CSVs beside it
+    "SCIN (Ward et al. 2024): the images of cases that have a condition."
+    columns = dict(dermatologist="dermatologist_fitzpatrick_skin_type_label_", self="fitzpatrick_skin_type")
+    if skin_type not in columns: raise DataError(f"scin: skin_type={skin_type!r}: allowed are {', '.join(map(repr, columns))}")
+    table = _scin_images(folder)
+    types = table[[c for c in table if c.startswith(columns[skin_type])]].apply(lambda c: c.str.extract("^FST([1-6])$", expand=False).astype(float))
+    table = table.assign(id=table.path.map(lambda p: Path(p).stem), dx=table.weighted_skin_condition_label.map(_heaviest, na_action="ignore"),
+                         skin_type=types.quantile(.5, axis=1, interpolation="lower"))
+    table["group"] = _linked(table.case_id, table.id)
+    labelled = table.dropna(subset="dx").drop_duplicates("id")
+    if labelled.empty: raise DataError(f"scin: no case in {folder} has a weighted_skin_condition_label")
+    if len(labelled) < len(table): warnings.warn(f"scin: {table.dx.isna().sum():,} of {len(table):,} images have no condition and are left out; "
+                                                 f"{table.dx.notna().sum() - len(labelled):,} are listed again", stacklevel=3)
+    found = _files(folder, "*")
+    labelled = _there("scin", labelled, found, folder)
+    return labelled.assign(source="scin", image=labelled.id.map(found))
 
 # %% ../../nbs/core/02_data.ipynb #2c1c0084
 def _check_floats(images, low, where):
@@ -265,9 +379,17 @@ def read_phantom(n: int = 3000,         # images
                 ) -> pd.DataFrame: # the table of the contract with all drawing parameters beside it
     "Skin phantoms: drawn, so that their truth is known."
     table = skin_phantom_table(n, seed=phantom_seed)
-    return table.assign(id=table.image_id, group=table.patient_id, source=table.clinic)
+    return table.assign(id=table.image_id, group=table.patient_id, source=table.clinic, skin_type=table.fitzpatrick)
 
 # %% ../../nbs/core/02_data.ipynb #7feccd5e
+def _checked_types(name, table):
+    "Fitzpatrick types as floats, 1 to 6; NaN where the cell is empty."
+    types = pd.to_numeric(table.skin_type, errors="coerce").astype(float)
+    wrong = table.skin_type.notna() & ~types.isin(range(1, 7))
+    if wrong.any(): raise DataError(f"{name}: skin_type is {table.skin_type[wrong].iloc[0]} (image {table.id[wrong].iloc[0]}); "
+                                    "allowed are 1 to 6, and empty where it is not known")
+    return types
+
 def _checked_table(spec, table):
     "The contract's columns, unique ids, known diagnoses; adds `label`, sorts by id."
     _need_columns(table, ("id", "dx", "group"), f"the reader of {spec.name}")
@@ -282,6 +404,7 @@ def _checked_table(spec, table):
         raise DataError(f"{spec.name}: unknown diagnosis {', '.join(map(repr, unknown))} (image {first}); allowed are {', '.join(classes)}")
     for column in ("source", "mask"):
         if column not in table: table = table.assign(**{column: ""})
+    if "skin_type" in table: table = table.assign(skin_type=_checked_types(spec.name, table))
     table = table.sort_values("id", ignore_index=True)
     return table.assign(label=table.dx.map({c: i for i, c in enumerate(classes)})), classes
 
@@ -298,18 +421,19 @@ def _padded(pixels):
     return Image.fromarray(np.pad(pixels, [(b, side - n - b) for b, n in zip(before, pixels.shape)]))
 
 def _decode_image(data, size):
-    "Encoded bytes -> uint8 (size,size,3), a slice's (H,W) -> uint8 (size,size,1); and the shorter side of what was resized."
+    "Encoded bytes -> uint8 (size,size,3), a slice's (H,W) -> uint8 (size,size,1); and the width and height it had."
     is_slice = isinstance(data, np.ndarray)
     image = _padded(data) if is_slice else Image.open(BytesIO(data))
-    side = min(image.size)
+    original = data.shape[::-1] if is_slice else image.size
     image.draft("RGB", (size, size))            # lets libjpeg skip what the resize would throw away
     if not is_slice: image = image.convert("RGB")
-    return np.asarray(_square(image, size, Image.Resampling.BICUBIC)).reshape(size, size, -1), side
+    return np.asarray(_square(image, size, Image.Resampling.BICUBIC)).reshape(size, size, -1), original
 
 def _decode_mask(data, size):
-    "Encoded bytes or a slice's bool (H,W) -> bool (size,size); palette files become grey first."
-    image = _padded(data) if isinstance(data, np.ndarray) else Image.open(BytesIO(data))
-    return np.asarray(_square(image.convert("L"), size, Image.Resampling.BOX)) >= 128
+    "Encoded bytes or a slice's bool (H,W) -> bool (size,size), and the width and height it had; palette files become grey first."
+    is_slice = isinstance(data, np.ndarray)
+    image = _padded(data) if is_slice else Image.open(BytesIO(data))
+    return np.asarray(_square(image.convert("L"), size, Image.Resampling.BOX)) >= 128, data.shape[::-1] if is_slice else image.size
 
 # %% ../../nbs/core/02_data.ipynb #bb6e1779
 def _is_slice(locator): return ".npz::" in locator
@@ -337,8 +461,8 @@ class _Files:
             if isinstance(archive, zipfile.ZipFile): archive.close()
 
 # %% ../../nbs/core/02_data.ipynb #ad827079
-_PREPARED_AS = "centre square, bicubic, draft; masks box >= 128; 1"   # part of the cache's key: change it with the code above
-_SLICES_PREPARED_AS = "padded square, bicubic; masks box >= 128; 1"
+_PREPARED_AS = "centre square, bicubic, draft; masks box >= 128; 2"   # part of the cache's key: change it with the code above
+_SLICES_PREPARED_AS = "padded square, bicubic; masks box >= 128; 2"
 
 def _prepared_as(table): return _SLICES_PREPARED_AS if _is_slice(table.image[0]) else _PREPARED_AS
 
@@ -366,17 +490,23 @@ def _fingerprint(images, masks, table):
     return digest.hexdigest()[:16]
 
 # %% ../../nbs/core/02_data.ipynb #86e71f10
+def _frames(sizes, is_slice): # sizes (n,2) int: width, height
+    "The square that was resized, in px of the originals: its left and top, (n,2), and its side, (n,)."
+    side = sizes.max(1) if is_slice else sizes.min(1)
+    corner = (sizes - side[:, None])/2
+    return np.ceil(corner) if is_slice else corner, side
+
 def _decode_all(name, table, size, images, masks): # images uint8 (N,size,size,C) and masks bool (N,size,size) or None are filled
-    "Decode what `table` lists; gives the shortest side. `DataError` that names the files that cannot be read."
-    files, bad, sides = _Files(), [], []
+    "Decode what `table` lists; gives width and height of the originals, (N,2). `DataError` that names the files that cannot be read."
+    files, bad, sizes = _Files(), [], np.zeros((len(table), 2), np.int32)
     def decode(row):
-        for locator in (table.image[row], table["mask"][row])[:1 + (masks is not None)]:
-            try:
-                if locator == table.image[row]:
-                    images[row], side = _decode_image(files(locator), size)
-                    sides.append(side)
-                else: masks[row] = _decode_mask(files(locator), size)
-            except (OSError, KeyError, SyntaxError, ValueError, zipfile.BadZipFile) as error: bad.append((locator, error))
+        try:
+            images[row], sizes[row] = _decode_image(files(locator := table.image[row]), size)
+            if masks is None: return
+            masks[row], (width, height) = _decode_mask(files(locator := table["mask"][row]), size)
+            if (width, height) != tuple(sizes[row]):
+                raise ValueError(f"the mask has {width}x{height} px, its image {table.image[row]} {sizes[row, 0]}x{sizes[row, 1]}")
+        except (OSError, KeyError, SyntaxError, ValueError, zipfile.BadZipFile) as error: bad.append((locator, error))
     try:
         files.open([*table.image, *table["mask"]])
         with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
@@ -386,7 +516,7 @@ def _decode_all(name, table, size, images, masks): # images uint8 (N,size,size,C
         listed = "; ".join(f"{locator} ({error})" for locator, error in sorted(bad, key=lambda b: b[0])[:5])
         raise DataError(f"{name}: {len(bad)} of {len(table):,} images cannot be read: {listed}. "
                         "Get these files again, or take them out of the list")
-    return min(sides)
+    return sizes
 
 # %% ../../nbs/core/02_data.ipynb #314b36b5
 def _prepare(name, table, size, folder):
@@ -397,8 +527,10 @@ def _prepare(name, table, size, folder):
     try:
         images = np.lib.format.open_memmap(unfinished/"images.npy", "w+", np.uint8, (len(table), size, size, channels))
         masks = np.lib.format.open_memmap(unfinished/"masks.npy", "w+", bool, (len(table), size, size)) if has_masks else None
-        side = _decode_all(name, table, size, images, masks)
+        sizes = _decode_all(name, table, size, images, masks)
+        side = int(_frames(sizes, _is_slice(table.image[0]))[1].min())
         meta = dict(fingerprint=_fingerprint(images, masks, table), smallest_side=side, made_as=_prepared_as(table))
+        np.save(unfinished/"sizes.npy", sizes)
         images.flush()
         if has_masks: masks.flush()
         (unfinished/"meta.json").write_text(json.dumps(meta))
@@ -406,6 +538,44 @@ def _prepare(name, table, size, folder):
         except OSError:                                     # another process was faster: its work is as good
             if not (folder/"meta.json").exists(): raise
     finally: shutil.rmtree(unfinished, ignore_errors=True)
+
+# %% ../../nbs/core/02_data.ipynb #2a733665
+_CORNERS = ["x0", "y0", "x1", "y1"]
+
+def _box_rows(path, name, table, sizes):
+    "The boxes of a CSV, checked: row of the image in `table`, (n,), and corners, (n,4) float, in px of the original."
+    given = _read_table(path, dtype=str, keep_default_na=False)
+    if "id" not in given: given = given.rename(columns={"image_id": "id"})
+    _need_columns(given, ("id", *_CORNERS), path)
+    def refuse(wrong, why):
+        if (i := np.flatnonzero(wrong)).size:
+            raise DataError(f"{path}, line {i[0] + 2} ({', '.join(given.loc[i[0], ['id', *_CORNERS]])}): {why(i[0])}; {i.size:,} such rows")
+    rows = given.id.map(pd.Series(table.index, table.id)).to_numpy(float)
+    refuse(np.isnan(rows), lambda i: f"{name} has no image of this id")
+    box = given[_CORNERS].apply(pd.to_numeric, errors="coerce").to_numpy(float)
+    refuse(~np.isfinite(box).all(1), lambda i: "x0, y0, x1, y1 are not all numbers")
+    refuse((box[:, :2] >= box[:, 2:]).any(1), lambda i: "an empty box: x1 > x0 and y1 > y0 are needed")
+    size = sizes[rows.astype(int)]
+    refuse((box[:, :2] < 0).any(1) | (box[:, 2:] > size).any(1), lambda i: f"not inside its image of {size[i, 0]}x{size[i, 1]} px")
+    return rows.astype(int), box
+
+# %% ../../nbs/core/02_data.ipynb #9e716ac4
+def _in_square(box, sizes, size, is_slice):
+    "Boxes (n,4), px of originals of `sizes` (n,2), as int px of the prepared square; clipped, empty where they lie beside it."
+    corner, side = _frames(sizes, is_slice)
+    moved = (box - np.tile(corner, 2))*size/side[:, None]
+    return np.hstack([np.floor(moved[:, :2]), np.ceil(moved[:, 2:])]).clip(0, size).astype(int)
+
+def _table_boxes(path, name, table, sizes, size):
+    "For each image a tuple of its boxes in the prepared square; a warning counts the boxes that lie beside it."
+    rows, box = _box_rows(path, name, table, sizes)
+    box = _in_square(box, sizes[rows], size, _is_slice(table.image[0]))
+    inside = (box[:, :2] < box[:, 2:]).all(1)
+    if not inside.all():
+        warnings.warn(f"{name}: {(~inside).sum():,} of {len(box):,} boxes lie outside the centre square and are dropped", stacklevel=3)
+    found = [[] for _ in range(len(table))]
+    for row, corners in zip(rows[inside], box[inside].tolist()): found[row].append(tuple(corners))
+    return [tuple(b) for b in found]
 
 # %% ../../nbs/core/02_data.ipynb #a5c6c429
 PARTS = dict(train=.7, val=.15, test=.15)
@@ -503,6 +673,33 @@ def _split(self, parts: dict[str, float] = PARTS, seed: int = 0) -> dict[str, "I
 
 ImageData.subset, ImageData.select, ImageData.split = _subset, _select, _split
 
+# %% ../../nbs/core/02_data.ipynb #7a95711b
+def _mask_boxes(masks, min_share): # masks bool (n,H,W) -> list of n (k,4) int arrays
+    "Tight boxes of each mask's parts; pixels that touch at a corner belong together."
+    plane = np.zeros((3, 3, 3), bool)
+    plane[1] = True                                         # neighbours within an image, none in the next one
+    parts, n_parts = ndimage.label(masks, plane)
+    areas = np.bincount(parts.ravel(), minlength=n_parts + 1)[1:]
+    found = ndimage.find_objects(parts)
+    image = np.array([where[0].start for where in found], int)
+    largest = np.zeros(len(masks), int)
+    np.maximum.at(largest, image, areas)
+    corners = np.array([(x.start, y.start, x.stop, y.stop) for _, y, x in found], int).reshape(-1, 4)
+    keep = areas >= np.minimum(min_share*masks[0].size, largest[image])
+    return [corners[keep & (image == i)] for i in range(len(masks))]
+
+# %% ../../nbs/core/02_data.ipynb #0a16d37e
+def _roi_boxes(self,
+               min_share: float = .002, # smallest part of a mask that counts, as a share of the image; the largest always does
+              ) -> list[np.ndarray]:    # for each image (k,4) int: x0, y0, x1, y1 in px, half-open; k may be 0
+    "Regions of interest of each image: the boxes of its table where there are any, else those of its mask's parts."
+    if "boxes" in self.table: return [np.array(b, int).reshape(-1, 4) for b in self.table.boxes]
+    if self.masks is None: raise DataError(f"{self.name} has neither masks nor boxes: load_data(..., boxes='boxes.csv') takes them from a file")
+    chunks = (self.masks[self.rows[start:start + 256]] for start in range(0, len(self), 256))
+    return [b for chunk in chunks for b in _mask_boxes(chunk, min_share)]
+
+ImageData.roi_boxes = _roi_boxes
+
 # %% ../../nbs/core/02_data.ipynb #dc2339d2
 def _check_size(size):
     if not isinstance(size, int) or isinstance(size, bool) or not 8 <= size <= 1024: raise DataError(f"size={size!r}: a whole number of pixels, 8 to 1024")
@@ -517,6 +714,7 @@ def load_data(name: str,            # a registered name, e.g. "phantom" or "ham1
               split: str = "",      # "train", "val" or "test" of the split by group; "" = the whole set
               classes: Sequence[str] | None = None, # only these, in this label order; None = all
               seed: int = 0,        # of the split
+              boxes: str = "",      # CSV of regions of interest: id, x0, y0, x1, y1 in px of the original files; "" = none
               **options,            # for the reader, e.g. `n=` and `phantom_seed=` of the phantoms
              ) -> ImageData:        # the data set
     "Open a data set; files are decoded on first use into a cache ($MEDGAN_CACHE, else ~/.cache/medgan/prepared)."
@@ -524,6 +722,7 @@ def load_data(name: str,            # a registered name, e.g. "phantom" or "ham1
     _check_size(size)
     if split not in ("", *PARTS): raise DataError(f"split={split!r}: allowed are {', '.join(map(repr, PARTS))} or '' for all")
     if spec.draw:
+        if boxes: raise DataError(f"{name}: boxes={boxes!r} is for sets of files; the masks of drawn images tell where their boxes are")
         table, all_classes = _checked_table(spec, spec.read(**options))
         images, masks = spec.draw(table, size)
         fingerprint = _fingerprint(images, masks, table)
@@ -535,6 +734,9 @@ def load_data(name: str,            # a registered name, e.g. "phantom" or "ham1
         masks = np.load(folder/"masks.npy", mmap_mode="r") if (folder/"masks.npy").exists() else None
         meta = json.loads((folder/"meta.json").read_text())
         fingerprint = meta["fingerprint"]
+        if boxes:
+            table["boxes"] = _table_boxes(Path(boxes).expanduser(), name, table, np.load(folder/"sizes.npy"), size)
+            fingerprint = hashlib.sha256((fingerprint + repr(table.boxes.tolist())).encode()).hexdigest()[:16]
         _warn_enlarged(name, meta["smallest_side"], size)
     data = ImageData(name, images, masks, table, all_classes, fingerprint)
     if classes is not None: data = data.select(classes)
@@ -602,8 +804,8 @@ def _folder_pixels(folder, size, name):
     if size is None: size = _own_size(paths, name)
     else: _check_size(size)
     images = np.empty((len(paths), size, size, 3), np.uint8)
-    side = _decode_all(name, pd.DataFrame(dict(image=[str(p) for p in paths], mask="")), size, images, None)
-    _warn_enlarged(name, side, size, stacklevel=4)
+    sizes = _decode_all(name, pd.DataFrame(dict(image=[str(p) for p in paths], mask="")), size, images, None)
+    _warn_enlarged(name, sizes.min(), size, stacklevel=4)
     return images, [p.name for p in paths]
 
 # %% ../../nbs/core/02_data.ipynb #acab0933
