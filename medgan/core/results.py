@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['PAPERS', 'KEY', 'VERDICTS', 'STUDIES', 'BEGIN', 'END', 'ledger_dir', 'published', 'code_version', 'write_results',
-           'runs', 'read_results', 'compare', 'summary', 'markdown_table', 'readme_block', 'update_readme']
+           'runs', 'read_results', 'compare', 'stored_table', 'summary', 'markdown_table', 'readme_block',
+           'update_readme']
 
 # %% ../../nbs/core/06_results.ipynb #d45c81e5
 import json, math, re, shutil, subprocess
@@ -178,11 +179,15 @@ def _agrees(p, m):
 # %% ../../nbs/core/06_results.ipynb #d9d8ddad
 def _sign(x): return (x > 0) - (x < 0)
 
-# %% ../../nbs/core/06_results.ipynb #63ea42cd
+# %% ../../nbs/core/06_results.ipynb #d23d1f89
+def _quantity(unit): return unit.split(" (")[0] # "FID (Inception)" and "FID (HAM10000 CNN)" are both FID
+
+# %% ../../nbs/core/06_results.ipynb #ad74ee52
 def _verdict(p, key, printed, ours):  # printed: key -> published row; ours: key -> metric of one run
-    if _agrees(p, ours[key]): return "reproduced"
+    same_unit = ours[key]["unit"] == p.unit
+    if same_unit and _agrees(p, ours[key]): return "reproduced"
     reference = p.table, p.reference, p.column
-    if not p.reference or reference not in ours: return "not reproduced"
+    if not p.reference or reference not in ours: return "not reproduced" if same_unit else "not run"
     same = _sign(p.value - printed[reference].value) == _sign(ours[key]["value"] - ours[reference]["value"])
     return "same direction" if same else "not reproduced"
 
@@ -222,12 +227,26 @@ def compare(paper: str,                      # a key of `PAPERS`
         hits = [(r, ours) for r, ours in measured if key in ours]
         if not hits: out.append((*key, _show_paper(p), "", "", "not run"))
         for r, ours in hits:
-            if ours[key]["unit"] != p.unit:
+            if _quantity(ours[key]["unit"]) != _quantity(p.unit):
                 raise ValueError(f"{paper}, run {r['run']}: {'/'.join(key)} has unit {ours[key]['unit']!r}, the paper {p.unit!r}")
             out.append((*key, _show_paper(p), _show_ours(ours[key]), _setting(r), _verdict(p, key, printed, ours)))
     for r, ours in measured:
         out += [(*key, "", _show_ours(m), _setting(r), "ours only") for key, m in ours.items() if key not in printed]
     return pd.DataFrame(out, columns=KEY + ["paper", "ours", "setting", "verdict"])
+
+# %% ../../nbs/core/06_results.ipynb #43dac891
+def stored_table(paper: str,     # a key of `PAPERS`
+                 run: str,       # one of `runs(paper)`
+                 *tables: str,   # names of its tables
+                 root: str | Path | None = None, # ledger folder; None = the checkout's
+                ) -> pd.DataFrame: # values with intervals as text: a line a table and row, a column a column
+    "Tables of a stored run, for reading."
+    stored = [m for m in read_results(paper, run, root)["metrics"] if m["table"] in tables]
+    if lost := set(tables) - {m["table"] for m in stored}: raise ValueError(f"{paper}, run {run}: no table {', '.join(sorted(lost))}")
+    def text(m): return f"{m['value']:.3g}" + ("" if m["low"] is None else f" [{m['low']:.3g}, {m['high']:.3g}]")
+    frame = pd.DataFrame([{k: m[k] for k in KEY} | dict(text=text(m)) for m in stored])
+    lines, columns = list(dict.fromkeys(zip(frame.table, frame.row))), list(dict.fromkeys(frame.column))
+    return frame.pivot(index=["table", "row"], columns="column", values="text").loc[lines, columns].fillna("")
 
 # %% ../../nbs/core/06_results.ipynb #5b25467c
 def summary(papers: list[str] | None = None,  # keys of `PAPERS`; None = all
