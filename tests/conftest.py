@@ -4,6 +4,7 @@ import os
 os.environ.setdefault("MPLBACKEND", "agg")
 
 import io
+import json
 import shutil
 import zipfile
 from pathlib import Path
@@ -88,3 +89,17 @@ def real_data():
     root = os.environ.get("MEDGAN_DATA")
     if not root: pytest.skip("needs real data: set MEDGAN_DATA to the folder that holds the data sets (data/README.md)")
     return Path(root).expanduser()
+
+@pytest.fixture(scope="session")
+def run_notebook():
+    "Run a paper's notebook up to and with the cell that holds a text, as papermill would with these parameters; gives its names."
+    def run(notebook, injected="", until="check_parameters("):
+        scope = {"__annotations__": {}, "In": [f"# Parameters\n{injected}\n"]}
+        for cell in json.loads(notebook.read_text(encoding="utf-8"))["cells"]:
+            source = "".join(cell["source"])
+            if cell["cell_type"] != "code" or source.startswith("#| default_exp") or "in_one_minute" in source: continue
+            exec(compile(source, notebook.name, "exec"), scope)
+            if "parameters" in cell["metadata"].get("tags", []): exec(injected, scope)
+            if until in source: return scope
+        raise AssertionError(f"the notebook has no cell with {until!r}")
+    return run

@@ -1,5 +1,4 @@
 "The cDCGAN notebook refuses bad parameters before it reads data; its networks train, keep, load and draw."
-import json
 from pathlib import Path
 
 import numpy as np
@@ -19,20 +18,9 @@ CONFIG = dict(size=32, classes=["nv", "bcc", "mel", "bkl"], z_dim=8, width=4, sl
 
 # ---- the notebook's own checks
 
-def set_up(injected):
-    "The notebook up to and with its setup cell, as papermill would run it with these parameters."
-    scope = {"__annotations__": {}, "In": [f"# Parameters\n{injected}\n"]}
-    for cell in json.loads(NOTEBOOK.read_text(encoding="utf-8"))["cells"]:
-        source = "".join(cell["source"])
-        if cell["cell_type"] != "code" or source.startswith("#| default_exp") or "in_one_minute" in source: continue
-        exec(compile(source, NOTEBOOK.name, "exec"), scope)
-        if "parameters" in cell["metadata"].get("tags", []): exec(injected, scope)
-        if "check_parameters(" in source: return scope
-    raise AssertionError("the notebook has no setup cell")
-
-def test_good_set_up():
+def test_good_set_up(run_notebook):
     "Catches a setup cell that refuses its own defaults."
-    assert set_up("epochs = 1")["epochs"] == 1
+    assert run_notebook(NOTEBOOK, "epochs = 1")["epochs"] == 1
 
 BAD = [("data = 'ham1000'", DataError, "data='ham1000': no such data set; known are"), ("size = 48", ParameterError, "size=48: must be one of 32, 64, 128"),
        ("size = 256", ParameterError, "size=256"), ("epochs = 0", ParameterError, "epochs=0"), ("epochs = float('nan')", ParameterError, "epochs=nan"),
@@ -44,10 +32,10 @@ BAD = [("data = 'ham1000'", DataError, "data='ham1000': no such data set; known 
        ("spectral = 1", ParameterError, "spectral=1"), (f"out_dir = {str(NOTEBOOK)!r}", ParameterError, "is a file; name a folder")]
 
 @pytest.mark.parametrize("injected, error, message", BAD, ids=[b[0][:24] for b in BAD])
-def test_bad_set_up(injected, error, message, tmp_path, monkeypatch):
+def test_bad_set_up(injected, error, message, tmp_path, monkeypatch, run_notebook):
     "Catches a parameter that the setup cell does not check: hours later it would fail, or worse, not fail."
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(error) as caught: set_up(injected)
+    with pytest.raises(error) as caught: run_notebook(NOTEBOOK, injected)
     assert message in str(caught.value)
     assert not list(tmp_path.iterdir())
 
