@@ -133,8 +133,8 @@ def test_same_seed_same_weights():
     (a, net_a), (b, net_b), (_, other) = trained(0), trained(0), trained(1)
     assert same_state(net_a, net_b) and a.equals(b) and not same_state(net_a, other)
 
-def test_best_epoch_is_kept(monkeypatch):
-    "Catches the last epoch's weights, a tie that goes to the later one, and a patience that is off by one."
+def test_validation_dice_decides(monkeypatch):
+    "Catches another column that decides which epoch is kept, and epochs or patience that are not handed on to `keep_best`."
     scores, seen = iter([.2, .6, .4, .6, .5, .9]), []
     def predicted(net, data):
         seen.append({k: v.clone() for k, v in net.state_dict().items()})

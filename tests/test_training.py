@@ -1,4 +1,4 @@
-"A killed run ends as if nothing had happened; a wrong checkpoint, folder or parameter is refused; two processes do the work of one."
+"A killed run ends as if nothing had happened; the best epoch is kept; a wrong checkpoint, folder or parameter is refused; two processes do the work of one."
 import json
 import multiprocessing
 import os
@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+from copy import deepcopy
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ import medgan.core.training as training
 from medgan.cdcgan import train_cdcgan
 from medgan.core.data import ImageData
 from medgan.core.training import (EMA, CheckpointError, NonFiniteLoss, ParameterError, Trainer, check_number, check_out_dir, check_parameters, checkpoints,
-                                  load_checkpoint, same_state, save_checkpoint, set_seed)
+                                  keep_best, load_checkpoint, same_state, save_checkpoint, set_seed)
 
 CONFIG = dict(size=32, classes=["a", "b", "c"], z_dim=8, width=4, slope=.2, momentum=.1, batch_norm=True, spectral=True, gp=10., lr=2e-4, beta1=.5,
               batch_size=8, precision="no", seed=0)
@@ -215,6 +216,57 @@ def test_same_state():
     assert not same_state(state(), state(x=1.0000001)) and not same_state(state(), state(y=3))
     assert not same_state(torch.zeros(2), torch.zeros(2).double()) and not same_state(torch.zeros(2), torch.zeros(3)) and not same_state([1], [1, 2])
     assert not same_state(dict(a=1), dict(b=1)) and not same_state(torch.zeros(2), None) and not same_state(dict(a=1), dict(a=1, b=2))
+
+# ---- the best epoch
+
+def fake_epochs(net, scores, seen):
+    "Every epoch changes weights and batch norm's averages and count; `seen` receives them."
+    for epoch, score in enumerate(scores, 1):
+        net(torch.full((4, 2), float(epoch)))
+        nn.init.constant_(net.weight, epoch)
+        seen.append(deepcopy(net.state_dict()))
+        yield dict(epoch=epoch, score=score)
+
+def test_best_epoch_is_kept():
+    "Catches the last epoch's weights, a buffer that is forgotten, a tie that goes to the later one, a patience off by one, an epoch too many, and scores that must be positive."
+    rng = np.random.default_rng(0)
+    for _ in range(100):
+        scores, (epochs, patience) = rng.integers(-4, 3, 12).tolist(), rng.integers(1, 11, 2).tolist()
+        net, seen = nn.BatchNorm1d(2), []
+        history = keep_best(net, fake_epochs(net, scores, seen), "score", epochs, patience)
+        n = next(n for n in range(1, epochs + 1) if n == epochs or n - 1 - np.argmax(scores[:n]) == patience)       # argmax is the first of equal ones
+        assert history.to_dict("list") == dict(epoch=list(range(1, n + 1)), score=scores[:n]) and len(seen) == n
+        assert same_state(net.state_dict(), seen[np.argmax(scores[:n])])
+
+def test_best_epoch_is_read(tmp_path):
+    "Catches a net that is trained again or read for another training, a file that changes, and one that earlier or later runs cannot read."
+    path, config, seen = tmp_path/"new"/"net.safetensors", dict(lr=.1, net="net"), []
+    net, other, best = nn.BatchNorm1d(2), nn.BatchNorm1d(2), lambda net, rows, **changes: keep_best(net, rows, "score", 3, 3, "", str(path), config | changes)
+    history = best(net, fake_epochs(net, [.1, .3, .2], seen))
+    state, stored = load_checkpoint(path)
+    assert same_state(state, dict(net=seen[1], history=history.to_dict("records"))) and stored == config
+    before, untouched = contents(tmp_path), fake_epochs(other, [1.], seen)
+    assert best(other, untouched).equals(history) and same_state(other.state_dict(), seen[1])
+    with pytest.raises(CheckpointError, match="net.safetensors is of another run: lr was 0.1, is 0.2"): best(nn.BatchNorm1d(2), untouched, lr=.2)
+    with pytest.raises(CheckpointError, match="BatchNorm1d is another architecture"): best(nn.BatchNorm1d(3), untouched)
+    assert len(seen) == 3 and next(untouched)["epoch"] == 1 and contents(tmp_path) == before
+    for _ in range(2): keep_best(net, fake_epochs(net, [1.], seen), "score", 1, 1, keep_in=str(tmp_path/"bare"))        # without a config, written and read
+    assert len(seen) == 5
+
+def test_unfinished_training_is_not_kept(tmp_path):
+    "Catches a file of a training that broke off: it would be read as a finished one."
+    def rows():
+        yield dict(score=.5)
+        raise NonFiniteLoss
+    with pytest.raises(NonFiniteLoss): keep_best(nn.Linear(1, 1), rows(), "score", 5, 5, keep_in=str(tmp_path/"net.safetensors"))
+    assert not list(tmp_path.iterdir())
+
+@pytest.mark.parametrize("name, value", [("epochs", 0), ("epochs", 1.5), ("epochs", "2"), ("patience", 0), ("patience", -1), ("patience", None)])
+def test_bad_patience(name, value):
+    "Catches a training that never ends, or finds out after its first epoch."
+    seen, net = [], nn.BatchNorm1d(2)
+    with pytest.raises(ParameterError, match=f"{name}={value!r}"): keep_best(net, fake_epochs(net, [1.]*9, seen), "score", **dict(epochs=3, patience=3) | {name: value})
+    assert not seen
 
 # ---- refused
 

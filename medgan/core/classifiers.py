@@ -7,8 +7,7 @@ __all__ = ['DetectionCNN', 'oversample', 'class_weights', 'predict', 'calibratio
            'plot_calibration', 'fit_classifier']
 
 # %% ../../nbs/core/05_classifiers.ipynb #79995dee
-from copy import deepcopy
-from pathlib import Path
+from itertools import count
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -19,10 +18,8 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
 
 from .data import ImageData
-from .plots import progress_bar
 from .statistics import wilson_interval
-from .training import (Trainer, check_choice, check_config, check_number, load_checkpoint, load_weights, save_checkpoint,
-                                  set_seed)
+from .training import Trainer, check_choice, keep_best, set_seed
 
 # %% ../../nbs/core/05_classifiers.ipynb #7ad3c728
 class DetectionCNN(nn.Module):
@@ -154,37 +151,18 @@ def fit_classifier(net: nn.Module,        # images to logits; receives the best 
                   ) -> pd.DataFrame:      # one row an epoch: loss, accuracy, val_accuracy, val_balanced_accuracy
     "Cross-entropy with Adam; keeps the weights of the epoch with the best balanced validation accuracy."
     check_choice("balance", balance, ("oversample", "weights", "none"))
-    check_number("epochs", epochs, 1, whole=True); check_number("patience", patience, 1, whole=True)
     if not leak and (shared := set(train.table.id) & set(val.table.id)):
         raise ValueError(f"{len(shared)} images are in the training and in the validation part")
     config = dict(net=str(net), train=train.fingerprint, val=val.fingerprint, epochs=epochs, patience=patience, lr=lr, batch_size=batch_size,
                   balance=balance, seed=seed, precision=precision)
-    if keep_in and Path(keep_in).exists(): return _load_classifier(net, keep_in, config)
-    weights = class_weights(train) if balance == "weights" else None
-    if balance == "oversample": train = oversample(train, seed)
-    best, best_weights, waited, rows = -1., None, 0, []
-    bar = progress_bar(total=epochs, desc=progress, unit="epoch", disable=not progress)
-    for row in _epochs(net, train, val, weights, epochs, lr, min(batch_size, len(train)), seed, precision):
-        rows.append(row); bar.update(); bar.set_postfix_str(f"validation {row['val_balanced_accuracy']:.1%}")
-        waited += 1
-        if row["val_balanced_accuracy"] > best: best, best_weights, waited = row["val_balanced_accuracy"], deepcopy(net.state_dict()), 0
-        if waited == patience: break
-    bar.close()
-    net.load_state_dict(best_weights)
-    if keep_in: save_checkpoint(Path(keep_in), dict(net=best_weights, history=rows), config)
-    return pd.DataFrame(rows)
+    rows = _epochs(net, train, val, lr, batch_size, balance, seed, precision)
+    return keep_best(net, rows, "val_balanced_accuracy", epochs, patience, progress, keep_in, config)
 
 # %% ../../nbs/core/05_classifiers.ipynb #a1016a6e
-def _load_classifier(net, path, config):
-    "A net trained before, if it is the same training."
-    state, stored = load_checkpoint(Path(path))
-    check_config(path, stored, config)
-    load_weights(net, state["net"], "classifier")
-    return pd.DataFrame(state["history"])
-
-# %% ../../nbs/core/05_classifiers.ipynb #169bd914
-def _epochs(net, train, val, weights, epochs, lr, batch_size, seed, precision):
-    "Train epoch by epoch; yields the scores after each."
+def _epochs(net, train, val, lr, batch_size, balance, seed, precision):
+    "Balance, then train epoch by epoch without end; yields the scores after each."
+    weights = class_weights(train) if balance == "weights" else None
+    if balance == "oversample": train = oversample(train, seed)
     optimizer = torch.optim.Adam(net.parameters(), lr)
     trainer = Trainer(dict(net=net), dict(net=optimizer), seed=seed, precision=precision, progress="")
     if weights is not None: weights = weights.to(trainer.device)
@@ -194,8 +172,8 @@ def _epochs(net, train, val, weights, epochs, lr, batch_size, seed, precision):
         trainer.update(optimizer, loss)
         return dict(loss=loss, accuracy=(logits.argmax(1) == batch["label"]).float().mean())
     y = val.labels.numpy()
-    for epoch in range(1, epochs + 1):
-        history = trainer.fit(step, train, epoch, batch_size)
+    for epoch in count(1):
+        history = trainer.fit(step, train, epoch, min(batch_size, len(train)))
         scores, mine = classifier_scores(predict(net, val), y), history[history.epoch > epoch - 1]
         yield dict(epoch=epoch, loss=mine.loss.mean(), accuracy=mine.accuracy.mean(),
                    val_accuracy=scores["accuracy"], val_balanced_accuracy=scores["balanced_accuracy"])

@@ -6,8 +6,7 @@
 __all__ = ['SegmentationUNet', 'dice_score', 'dice_loss', 'random_turns', 'predict_masks', 'fit_segmenter']
 
 # %% ../../nbs/core/09_segmentation.ipynb #52bec463
-from copy import deepcopy
-from pathlib import Path
+from itertools import count
 
 import numpy as np
 import pandas as pd
@@ -16,8 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .data import ImageData
-from .plots import progress_bar
-from .training import Trainer, check_choice, check_config, check_number, load_checkpoint, load_weights, save_checkpoint
+from .training import Trainer, check_choice, check_number, keep_best
 
 # %% ../../nbs/core/09_segmentation.ipynb #d79ed170
 def _conv_block(a, b):
@@ -144,23 +142,12 @@ def fit_segmenter(net: nn.Module,        # images to logits (B,1,H,W); receives 
                   keep_in: str = "",     # a file: the trained net is written there, or read from there instead of training again
                  ) -> pd.DataFrame:      # one row an epoch: loss, dice_loss, cross_entropy, val_dice
     "Soft Dice loss + cross-entropy with Adam; keeps the weights of the epoch with the best mean validation Dice."
-    for name, value in (("epochs", epochs), ("patience", patience), ("batch_size", batch_size)): check_number(name, value, 1, whole=True)
-    check_number("lr", lr, 0, 1, above=True); check_choice("precision", precision, ("no", "bf16"))
+    check_number("batch_size", batch_size, 1, whole=True); check_number("lr", lr, 0, 1, above=True); check_choice("precision", precision, ("no", "bf16"))
     _check_parts(net, train, val)
     config = dict(net=str(net), train=train.fingerprint, val=val.fingerprint, epochs=epochs, patience=patience, lr=lr, batch_size=batch_size,
                   seed=seed, precision=precision)
-    if keep_in and Path(keep_in).exists(): return _load_segmenter(net, keep_in, config)
-    best, best_weights, waited, rows = -1., None, 0, []
-    bar = progress_bar(total=epochs, desc=progress, unit="epoch", disable=not progress)
-    for row in _segmenter_epochs(net, train, val, epochs, lr, min(batch_size, len(train)), seed, precision):
-        rows.append(row); bar.update(); bar.set_postfix_str(f"validation Dice {row['val_dice']:.3f}")
-        waited += 1
-        if row["val_dice"] > best: best, best_weights, waited = row["val_dice"], deepcopy(net.state_dict()), 0
-        if waited == patience: break
-    bar.close()
-    net.load_state_dict(best_weights)
-    if keep_in: save_checkpoint(Path(keep_in), dict(net=best_weights, history=rows), config)
-    return pd.DataFrame(rows)
+    rows = _segmenter_epochs(net, train, val, lr, batch_size, seed, precision)
+    return keep_best(net, rows, "val_dice", epochs, patience, progress, keep_in, config)
 
 # %% ../../nbs/core/09_segmentation.ipynb #fcde5159
 def _check_parts(net, train, val):
@@ -172,16 +159,8 @@ def _check_parts(net, train, val):
     if shared := set(train.table.id) & set(val.table.id): raise ValueError(f"{len(shared)} images are in the training and in the validation part")
 
 # %% ../../nbs/core/09_segmentation.ipynb #475651b8
-def _load_segmenter(net, path, config):
-    "A net trained before, if it is the same training."
-    state, stored = load_checkpoint(Path(path))
-    check_config(path, stored, config)
-    load_weights(net, state["net"], "segmenter")
-    return pd.DataFrame(state["history"])
-
-# %% ../../nbs/core/09_segmentation.ipynb #6a4d9ba5
-def _segmenter_epochs(net, train, val, epochs, lr, batch_size, seed, precision):
-    "Train epoch by epoch; yields the mean losses and the validation score after each."
+def _segmenter_epochs(net, train, val, lr, batch_size, seed, precision):
+    "Train epoch by epoch without end; yields the mean losses and the validation score after each."
     optimizer = torch.optim.Adam(net.parameters(), lr)
     trainer = Trainer(dict(net=net), dict(net=optimizer), seed=seed, precision=precision, progress="")
     def step(batch):
@@ -191,8 +170,8 @@ def _segmenter_epochs(net, train, val, epochs, lr, batch_size, seed, precision):
         trainer.update(optimizer, dice + cross_entropy)
         return dict(loss=dice + cross_entropy, dice_loss=dice, cross_entropy=cross_entropy)
     truth = val.masks[val.rows]
-    for epoch in range(1, epochs + 1):
-        history = trainer.fit(step, train, epoch, batch_size)
+    for epoch in count(1):
+        history = trainer.fit(step, train, epoch, min(batch_size, len(train)))
         mine = history[history.epoch > epoch - 1]
         yield dict(epoch=epoch, **{k: mine[k].mean() for k in ("loss", "dice_loss", "cross_entropy")},
                    val_dice=float(dice_score(predict_masks(net, val), truth).mean()))

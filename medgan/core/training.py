@@ -6,7 +6,7 @@
 __all__ = ['ParameterError', 'check_number', 'check_choice', 'check_parameters', 'check_names', 'check_out_dir', 'set_seed',
            'epoch_rows', 'flatten_state', 'restore_state', 'CheckpointError', 'write_whole', 'save_checkpoint',
            'load_checkpoint', 'check_config', 'checkpoints', 'load_weights', 'EMA', 'NonFiniteLoss', 'Trainer',
-           'same_state']
+           'same_state', 'keep_best']
 
 # %% ../../nbs/core/04_training.ipynb #f0935a47
 import ast
@@ -15,8 +15,9 @@ import math
 import os
 import random
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from copy import deepcopy
+from itertools import islice
 from pathlib import Path
 from time import perf_counter
 
@@ -409,3 +410,32 @@ def same_state(a, b) -> bool: # two nested states
     if isinstance(a, dict): return isinstance(b, dict) and a.keys() == b.keys() and all(same_state(a[k], b[k]) for k in a)
     if isinstance(a, (list, tuple)): return len(a) == len(b) and all(map(same_state, a, b))
     return a == b
+
+# %% ../../nbs/core/04_training.ipynb #527590e4
+def keep_best(net: nn.Module,       # receives the weights of the best epoch
+              rows: Iterable[dict], # each next one trains `net` an epoch further; none is asked for where the file is read
+              score: str,           # the column that decides: higher is better, of equal ones the first
+              epochs: int,          # at most
+              patience: int,        # epochs without a better score before it stops
+              progress: str = "",   # name of the progress bar; "" = none
+              keep_in: str = "",    # a file: the trained net is written there, or read from there instead of training again
+              config: dict | None = None, # what the training is; a file of another one is refused
+             ) -> pd.DataFrame:     # the rows, one an epoch
+    "Early stopping: train until `score` no longer rises, then take the weights of the best epoch back."
+    epochs, patience = (check_number(name, value, 1, whole=True) for name, value in (("epochs", epochs), ("patience", patience)))
+    if keep_in and Path(keep_in).exists():
+        state, stored = load_checkpoint(Path(keep_in))
+        check_config(keep_in, stored, config or {})
+        load_weights(net, state["net"], type(net).__name__)
+        return pd.DataFrame(state["history"])
+    history, best, best_weights, waited = [], -math.inf, None, 0
+    bar = progress_bar(total=epochs, desc=progress, unit="epoch", disable=not progress)
+    for row in islice(rows, epochs):
+        history.append(row); bar.update(); bar.set_postfix_str(f"{score} {row[score]:.3f}")
+        waited += 1
+        if row[score] > best: best, best_weights, waited = row[score], deepcopy(net.state_dict()), 0
+        if waited == patience: break
+    bar.close()
+    net.load_state_dict(best_weights)
+    if keep_in: save_checkpoint(Path(keep_in), dict(net=best_weights, history=history), config or {})
+    return pd.DataFrame(history)
