@@ -22,8 +22,7 @@ from .core.classifiers import oversample
 from .core.data import PARTS
 from .core.gan import discriminator_loss, generator_loss, normal_init
 from .core.plots import as_uint8
-from .core.training import (CheckpointError, ParameterError, Trainer, check_choice, check_number, checkpoints,
-                                  load_checkpoint, load_weights, set_seed)
+from .core.training import Trainer, check_choice, check_number, load_run, load_weights, set_seed
 
 # %% ../nbs/01_cdcgan.ipynb #2efdc9fe
 SIZES = (32, 64, 128)
@@ -213,13 +212,7 @@ def relative_diversity(features: Callable[[Tensor], Tensor], # images -> (N,F)
 def load_generator(path: str, # a checkpoint, or a run folder: its newest checkpoint
                   ) -> tuple[CDCGANGenerator, dict]: # generator in evaluation mode, its configuration
     "The generator of a run of `train_cdcgan`."
-    path = Path(path)
-    if path.is_dir():
-        if not checkpoints(path): raise CheckpointError(f"{path} holds no checkpoint")
-        path = checkpoints(path)[-1]
-    state, config = load_checkpoint(path)
-    if missing := {"size", "classes", "z_dim", "width"} - config.keys():
-        raise CheckpointError(f"{path} is no checkpoint of a cDCGAN: {', '.join(sorted(missing))} not in its configuration")
+    state, config = load_run(path, {"size", "classes", "z_dim", "width"}, "cDCGAN")
     G, _ = build_cdcgan(config)
     load_weights(G, state["modules"]["G"], "G")
     return G.eval(), config

@@ -15,7 +15,6 @@ __all__ = ['TONE_CODES', 'SIZES', 'TERMS', 'background', 'estimate_ita', 'skin_t
 import math
 from collections.abc import Callable, Sequence
 from hashlib import sha256
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -35,7 +34,7 @@ from .core.phantoms import boxes, fitzpatrick, ita, rgb_to_lab
 from .core.plots import as_uint8
 from .core.segmentation import random_turns
 from .core.statistics import bootstrap_interval
-from .core.training import CheckpointError, Trainer, check_choice, checkpoints, load_checkpoint, load_weights, set_seed
+from .core.training import Trainer, check_choice, load_run, load_weights, set_seed
 
 # %% ../nbs/02_dermgan.ipynb #6ec897e7
 def background(images: np.ndarray, # uint8 (N,H,W,3)
@@ -626,13 +625,7 @@ def f1_by_class(y: np.ndarray, # labels (N,)
 def load_dermgan(path: str, # a checkpoint, or a run folder: its newest checkpoint
                 ) -> tuple[DermGANGenerator, dict]: # generator in evaluation mode, its configuration
     "The generator of a run of `train_dermgan`."
-    path = Path(path)
-    if path.is_dir():
-        if not checkpoints(path): raise CheckpointError(f"{path} holds no checkpoint")
-        path = checkpoints(path)[-1]
-    state, config = load_checkpoint(path)
-    if missing := {"size", "width", "upsampling", "dropout", "classes"} - config.keys():
-        raise CheckpointError(f"{path} is no checkpoint of a DermGAN: {', '.join(sorted(missing))} not in its configuration")
+    state, config = load_run(path, {"size", "width", "upsampling", "dropout", "classes"}, "DermGAN")
     G, _ = build_dermgan(config)
     load_weights(G, state["modules"]["G"], "G")
     return G.eval(), config

@@ -4,6 +4,7 @@ import pandas as pd
 import pytest
 import torch
 from nbdev.config import get_config
+from PIL import Image
 
 from medgan.core.data import DataError, ImageData, as_image_data, load_data
 from medgan.core.phantoms import boxes
@@ -44,6 +45,31 @@ def test_bad_set_up(injected, error, message, tmp_path, monkeypatch, run_noteboo
 def test_bad_data(injected, error, message, run_notebook):
     "Catches a single condition, an unknown one, and boxes for a set that has masks of its own."
     with pytest.raises(error, match=message): run_notebook(NOTEBOOK, f"{injected}; n_phantoms = 60", until="K < 2")
+
+def clinical_set(folder):
+    "A small Fitzpatrick17k of phantoms in its publisher's layout, with boxes (two in some images) in a CSV; gives the CSV."
+    drawn = load_data("phantom", size=96, n=240, classes=["mel", "nv"])
+    rows, marks = [], []
+    (folder/"images").mkdir(parents=True)
+    for i, mine in enumerate(drawn.roi_boxes()):
+        name = f"{i:032x}"
+        Image.fromarray(drawn.images[drawn.rows[i]]).save(folder/"images"/f"{name}.jpg", quality=90)
+        rows.append(dict(md5hash=name, fitzpatrick_scale=-1 if i % 7 == 0 else int(drawn.table.skin_type[i]), fitzpatrick_centaur=-1, label=drawn.table.dx[i],
+                         nine_partition_label="x", three_partition_label="x", qc="", url="", url_alphanum=""))
+        marks += [(name, *box) for box in mine] + ([(name, 0, 0, 9, 9)] if i % 5 == 0 else [])
+    pd.DataFrame(rows).to_csv(folder/"fitzpatrick17k.csv", index=False)
+    pd.DataFrame(marks, columns=["id", "x0", "y0", "x1", "y1"]).to_csv(folder/"boxes.csv", index=False)
+    return folder/"boxes.csv"
+
+@pytest.mark.filterwarnings("ignore")
+def test_clinical_set_with_boxes(tmp_path, cache, run_notebook, capsys):
+    "Catches a notebook that needs lesion masks, a skin type for every image, or one box an image: the public clinical sets have none of these."
+    table = clinical_set(tmp_path/"fitzpatrick17k")
+    small = "epochs = .3; width = 4; n_maps = 6; batch_size = 8; seed = 1"
+    scope = run_notebook(NOTEBOOK, f"data = 'fitzpatrick17k'; data_dir = {str(tmp_path)!r}; boxes_csv = {str(table)!r}; {small}", until="place_tables = {}")
+    assert scope["crops"]["train"].masks is None and not scope["place_tables"] and "size and place are shown below, and not measured" in capsys.readouterr().out
+    assert {1, 2} <= set(scope["crops"]["train"].table.boxes.map(len))
+    assert scope["crops"]["train"].table.skin_type.between(1, 6).all() and np.isfinite(scope["tone_table"].value).all()
 
 # ---- semantic maps
 

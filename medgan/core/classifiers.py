@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from .data import ImageData
 from .statistics import wilson_interval
-from .training import Trainer, check_choice, keep_best, set_seed
+from .training import Trainer, check_choice, keep_best
 
 # %% ../../nbs/core/05_classifiers.ipynb #7ad3c728
 class DetectionCNN(nn.Module):

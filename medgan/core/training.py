@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['ParameterError', 'check_number', 'check_choice', 'check_parameters', 'check_names', 'check_out_dir', 'set_seed',
            'epoch_rows', 'flatten_state', 'restore_state', 'CheckpointError', 'write_whole', 'save_checkpoint',
-           'load_checkpoint', 'check_config', 'checkpoints', 'load_weights', 'EMA', 'NonFiniteLoss', 'Trainer',
-           'same_state', 'keep_best']
+           'load_checkpoint', 'check_config', 'checkpoints', 'load_weights', 'load_run', 'EMA', 'NonFiniteLoss',
+           'Trainer', 'same_state', 'keep_best']
 
 # %% ../../nbs/core/04_training.ipynb #f0935a47
 import ast
@@ -209,6 +209,20 @@ def load_weights(module: nn.Module,           # receives the weights
         n = sum(own.get(k) != given.get(k) for k in {*own, *given})
         raise CheckpointError(f"{name} is another architecture than the checkpoint's: {n} tensors differ, the first is {key}: here {own.get(key)}, there {given.get(key)}")
     module.load_state_dict(weights)
+
+# %% ../../nbs/core/04_training.ipynb #0383e52d
+def load_run(path: str,     # a checkpoint, or a run folder: its newest checkpoint
+             needed: set[str], # keys that the configuration of such a run has
+             what: str,     # how the error calls such a run
+            ) -> tuple[dict, dict]: # state, config
+    "A run's newest state; `CheckpointError` for an empty folder and for runs of something else."
+    path = Path(path)
+    if path.is_dir():
+        if not checkpoints(path): raise CheckpointError(f"{path} holds no checkpoint")
+        path = checkpoints(path)[-1]
+    state, config = load_checkpoint(path)
+    if missing := needed - config.keys(): raise CheckpointError(f"{path} is no checkpoint of a {what}: {', '.join(sorted(missing))} not in its configuration")
+    return state, config
 
 # %% ../../nbs/core/04_training.ipynb #4f8923b0
 class EMA:
