@@ -22,7 +22,7 @@ from .core.classifiers import oversample
 from .core.data import PARTS
 from .core.gan import discriminator_loss, generator_loss, normal_init
 from .core.plots import as_uint8
-from .core.training import Trainer, check_choice, check_number, load_run, load_weights, set_seed
+from .core.training import Trainer, check_choice, check_number, evaluating, load_run, load_weights, set_seed
 
 # %% ../nbs/01_cdcgan.ipynb #2efdc9fe
 SIZES = (32, 64, 128)
@@ -140,18 +140,14 @@ def build_cdcgan(config: dict, # the networks' parameters: size, classes, z_dim,
     return G, CDCGANDiscriminator(batch_norm=config["batch_norm"], spectral=config["spectral"], **shared)
 
 # %% ../nbs/01_cdcgan.ipynb #4a41c331
-@torch.no_grad()
 def sample_images(G: nn.Module,          # generator
                   z: Tensor,             # latents (B,z_dim)
                   c: Tensor,             # labels (B,) or soft labels (B,K)
                   batch_size: int = 256, # images at a time
                  ) -> Tensor:            # images (B,3,H,W) in [-1,1], on the CPU
     "Images with the generator in evaluation mode (batch norm uses its running averages); its mode is put back."
-    was_training, device = G.training, next(G.parameters()).device
-    G.eval()
-    images = torch.cat([G(z_.to(device), c_.to(device)).cpu() for z_, c_ in zip(z.split(batch_size), c.split(batch_size))])
-    G.train(was_training)
-    return images
+    with evaluating(G) as device:
+        return torch.cat([G(z_.to(device), c_.to(device)).cpu() for z_, c_ in zip(z.split(batch_size), c.split(batch_size))])
 
 # %% ../nbs/01_cdcgan.ipynb #01bf9990
 def train_cdcgan(data,                  # the training part (`ImageData`)

@@ -34,7 +34,7 @@ from .core.phantoms import boxes, fitzpatrick, ita, rgb_to_lab
 from .core.plots import as_uint8
 from .core.segmentation import random_turns
 from .core.statistics import bootstrap_interval
-from .core.training import Trainer, check_choice, load_run, load_weights, set_seed
+from .core.training import Trainer, check_choice, evaluating, load_run, load_weights, set_seed
 
 # %% ../nbs/02_dermgan.ipynb #6ec897e7
 def background(images: np.ndarray, # uint8 (N,H,W,3)
@@ -126,8 +126,10 @@ def roi_crops(data: ImageData,  # images with masks or boxes, larger than `size`
     rows = np.repeat(np.flatnonzero(usable), n)
     images, masks, cut = np.empty((len(rows), size, size, 3), np.uint8), np.zeros((len(rows), size, size), bool), []
     for k, i in enumerate(rows):
-        image, row = data.images[data.rows[i]], data.rows[i]
-        left, top, side = crop_window(boxes[i], background(image[None])[0], np.random.default_rng([seed, i, k]))
+        row = data.rows[i]
+        image = data.images[row]
+        if k % n == 0: dark = background(image[None])[0]    # once for all crops of an image
+        left, top, side = crop_window(boxes[i], dark, np.random.default_rng([seed, i, k]))
         window = (left, top, left + side, top + side)
         images[k] = Image.fromarray(image).resize((size, size), Image.Resampling.BICUBIC, window)
         if data.masks is not None:
@@ -142,13 +144,16 @@ def roi_crops(data: ImageData,  # images with masks or boxes, larger than `size`
 # %% ../nbs/02_dermgan.ipynb #286fee04
 TONE_CODES = np.rint(np.arange(1, 7)*255/6).astype(np.uint8) # red of types I to VI
 
+def _condition_codes(n):
+    "Green and blue of n conditions, uint8 (n,2)."
+    side = math.isqrt(n) + 1                                # side**2 > n: room for (0,0) as well
+    levels = np.rint(np.linspace(0, 255, side)).astype(np.uint8)
+    return np.stack(np.meshgrid(levels, levels, indexing="ij"), -1).reshape(-1, 2)[1:n + 1]
+
 def code_table(classes: Sequence[str], # conditions in label order
               ) -> pd.DataFrame:       # one row a condition: green, blue (uint8), all pairs different and none (0,0)
     "Which colour stands for which condition."
-    side = math.isqrt(len(classes)) + 1                     # side**2 > len(classes): room for (0,0) as well
-    levels = np.rint(np.linspace(0, 255, side)).astype(np.uint8)
-    pairs = np.stack(np.meshgrid(levels, levels, indexing="ij"), -1).reshape(-1, 2)[1:len(classes) + 1]
-    return pd.DataFrame(pairs, columns=["green", "blue"], index=pd.Index(classes, name="condition"))
+    return pd.DataFrame(_condition_codes(len(classes)), columns=["green", "blue"], index=pd.Index(classes, name="condition"))
 
 # %% ../nbs/02_dermgan.ipynb #fe5096d4
 def check_boxes(boxes: np.ndarray, # (n,4): x0, y0, x1, y1 in px, half-open
@@ -175,7 +180,7 @@ def encode_map(skin_type: int,         # 1..6
     if condition not in classes: raise ValueError(f"unknown condition {condition!r}; known: {', '.join(classes)}")
     m = np.zeros((3, size, size), np.uint8)
     m[0] = TONE_CODES[int(skin_type) - 1]
-    pair = code_table(classes).loc[condition].to_numpy()
+    pair = _condition_codes(len(classes))[list(classes).index(condition)]
     for x0, y0, x1, y1 in check_boxes(boxes, size): m[1:, y0:y1, x0:x1] = pair[:, None, None]
     return m
 
@@ -241,10 +246,9 @@ class MapData(Dataset):
     def __init__(self, data: ImageData): # from `roi_crops`
         self.data, self.maps = data, encode_maps(data.table, data.size, data.classes)
     def __len__(self): return len(self.data)
-    def read(self, rows, device="cpu") -> dict: # image (B,3,H,W) and map (B,3,H,W) in [-1,1], label (B,)
+    def read(self, rows, device="cpu") -> dict: # image (B,3,H,W) and map (B,3,H,W), both in [-1,1]
         "A batch."
-        batch = self.data.read(rows, device)
-        return dict(image=batch["image"], map=as_input(self.maps[rows], device), label=batch["label"])
+        return dict(image=self.data.read(rows, device)["image"], map=as_input(self.maps[rows], device))
 
 # %% ../nbs/02_dermgan.ipynb #a496cb8b
 SIZES = (32, 64, 128, 256)
@@ -309,7 +313,7 @@ class DermGANDiscriminator(nn.Module):
         return self.output(features).float(), features.float()
 
 # %% ../nbs/02_dermgan.ipynb #0a7fc76c
-def checkerboard(images: Tensor, # (N,3,H,W) in [-1,1], sides divisible by 4
+def checkerboard(images: Tensor, # (N,3,H,W) in [-1,1], sides divisible by 4, from 8 px
                 ) -> Tensor:     # (N,), relative to a smooth spectrum: about 1 where the grid's frequencies are like their neighbours
     "Spectral energy at the frequencies of upsampling's grid (a half and a quarter in x or y), over that of the neighbouring frequencies."
     grey = images.double().mean(1)
@@ -319,8 +323,7 @@ def checkerboard(images: Tensor, # (N,3,H,W) in [-1,1], sides divisible by 4
     for axis in (1, 2):
         lines = energy.sum(axis)                            # (N,n): energy at each frequency along the other axis
         for k in (n//2, n//4):
-            near = lines[:, [(k - 2) % n, (k + 2) % n]] if k == n//2 else lines[:, [k - 2, k + 2]]
-            ratio.append(lines[:, k]/near.mean(1).clamp_min(1e-12))
+            ratio.append(lines[:, k]/lines[:, [k - 2, k + 2]].mean(1).clamp_min(1e-12))
     return torch.stack(ratio).log().mean(0).exp()
 
 # %% ../nbs/02_dermgan.ipynb #e1c15063
@@ -398,20 +401,15 @@ def linear_decay(step: int,  # steps done
     return min(1., 2*(1 - step/total))
 
 # %% ../nbs/02_dermgan.ipynb #a1f088ae
-@torch.no_grad()
 def draw(G: DermGANGenerator, # generator
          maps: np.ndarray,    # semantic maps, uint8 (N,3,size,size)
          seed: int = 0,       # of the dropout
          batch_size: int = 64,# images at a time
         ) -> Tensor:          # images (N,3,size,size) in [-1,1], on the CPU
     "Images for maps: batch norm by its running averages, dropout on. The generator's mode and torch's state of chance are put back."
-    was_training, device = G.training, next(G.parameters()).device
-    G.eval()
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+    with evaluating(G) as device, torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
-        images = torch.cat([G(as_input(maps[i:i + batch_size], device)).cpu() for i in range(0, len(maps), batch_size)])
-    G.train(was_training)
-    return images
+        return torch.cat([G(as_input(maps[i:i + batch_size], device)).cpu() for i in range(0, len(maps), batch_size)])
 
 # %% ../nbs/02_dermgan.ipynb #50c8ad56
 def build_dermgan(config: dict, # size, width, upsampling, dropout
@@ -434,8 +432,7 @@ def train_dermgan(data: MapData,        # the training part
     trainer = Trainer(dict(G=G, D=D), dict(G=opt_G, D=opt_D), seed=config["seed"], out_dir=out_dir, resume=resume, precision=config["precision"],
                       config=dict(config, data=data.data.name, fingerprint=data.data.fingerprint),
                       sample=None if show is None else lambda: draw(G, show), **options)
-    total = max(1, round(config["epochs"]*(len(data)//config["batch_size"])))
-    rate = lambda: config["lr"]*linear_decay(trainer.step, total)
+    rate = lambda: config["lr"]*linear_decay(trainer.step, trainer.total)
     trainer.fit(dermgan_step(G, D, opt_G, opt_D, trainer.update, config["weights"], rate), data, config["epochs"], config["batch_size"])
     return trainer
 
@@ -493,12 +490,12 @@ def tone_and_lesion(images,             # (N,3,H,W) in [-1,1] or uint8 (N,H,W,3)
 
 # %% ../nbs/02_dermgan.ipynb #6fa01538
 def tone_response(maps: pd.DataFrame,   # from `vary_tone`
-                  images,               # their images
+                  tones: pd.DataFrame,  # `tone_and_lesion` of their images
                   real: pd.DataFrame,   # `tone_and_lesion` of real images with the column skin_type
                   seed: int = 0,        # of the bootstrap
                  ) -> pd.DataFrame:     # rows: rank correlation, error, darkens; value, low, high
     "Requested type against the darkness (-ITA) of the skin obtained; intervals by resampling maps."
-    got = tone_and_lesion(images, maps.boxes).assign(skin_type=maps.skin_type.to_numpy(), map=maps["map"].to_numpy())
+    got = tones.assign(skin_type=maps.skin_type.to_numpy(), map=maps["map"].to_numpy())
     wanted = real.groupby("skin_type").ita.median()             # what the type looks like in this data set
     got["error"] = (got.ita - got.skin_type.map(wanted)).abs()
     seen = got.dropna(subset=["ita", "lesion_L"])

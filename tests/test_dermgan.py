@@ -11,8 +11,8 @@ from medgan.core.phantoms import boxes
 from medgan.core.training import CheckpointError, ParameterError, Trainer, checkpoints, load_checkpoint, same_state, save_checkpoint
 from medgan.dermgan import (SIZES, TERMS, ConventionalAugmentation, DermGANDiscriminator, DermGANGenerator, MapData, as_input, box_iou, checkerboard,
                             code_table, decode_map, draw, encode_map, encode_maps, fid_trials, generator_terms, grow_boxes, joined, load_dermgan,
-                            place_response, region_boxes, roi_crops, roi_loss, roi_of, sample_maps, skin_types, tone_response, train_dermgan, vary_tone,
-                            weighted_sum)
+                            place_response, region_boxes, roi_crops, roi_loss, roi_of, sample_maps, skin_types, tone_and_lesion, tone_response, train_dermgan,
+                            vary_tone, weighted_sum)
 
 NOTEBOOK = get_config().nbs_path/"02_dermgan.ipynb"
 CONFIG = dict(size=32, width=4, upsampling="resize", dropout=.5, weights=dict(gan=1., rec=10., roi=10., fm=1.), lr=2e-4, beta1=.5, batch_size=8,
@@ -295,7 +295,7 @@ def test_responses_of_a_perfect_generator(crops):
     small = maps.assign(boxes=[((4 + i % 5, 5, 14 + i % 7, 20),) for i in range(len(maps))])
     images = painted(small)
     real = pd.DataFrame(dict(skin_type=range(1, 7), ita=0.)).assign(ita=[50., 40, 30, 20, 10, 0])
-    tone = tone_response(small, images, real).value
+    tone = tone_response(small, tone_and_lesion(images, small.boxes), real).value
     assert tone["tone, rank correlation"] > .99 and tone["lesion darkens with the skin"] > .99
     filled = encode_maps(small, 32, ["mel", "nv"])[:, 1:].any(1)
     place = place_response(small, filled).value
@@ -309,7 +309,7 @@ def test_responses_refuse(crops):
     table = pd.DataFrame(dict(boxes=[((0, 0, 4, 4), (8, 8, 12, 12))]*4))
     with pytest.raises(DataError, match="0 maps with a single box"): place_response(table, np.zeros((4, 32, 32), bool))
     filled = pd.DataFrame(dict(boxes=[((0, 0, 32, 32),)]*6, skin_type=range(1, 7), map=0))
-    with pytest.raises(DataError, match="no image shows skin outside its boxes"): tone_response(filled, painted(filled), pd.DataFrame(dict(skin_type=[1], ita=[1.])))
+    with pytest.raises(DataError, match="no image shows skin outside its boxes"): tone_response(filled, tone_and_lesion(painted(filled), filled.boxes), pd.DataFrame(dict(skin_type=[1], ita=[1.])))
 
 def test_grow_boxes():
     "Catches boxes that are not centred or do not grow."

@@ -23,7 +23,7 @@ from PIL import Image
 from scipy import stats
 from torch import Tensor
 
-from ..core.data import DataError, ImageData, as_image_data
+from ..core.data import DataError, ImageData, as_image_data, check_alike
 from ..core.features import Extractor, image_features
 from ..core.plots import Jpeg, as_uint8, show_grid
 from ..core.statistics import auc_interval, wilson_interval
@@ -108,14 +108,6 @@ def _nearest(queries, references, k=50, block=256):
 def _positions(data, space, extractor): return torch.stack([image_vectors(data, space, extractor, turn) for turn in range(8)])
 
 # %% ../../nbs/analysis/00_privacy.ipynb #8d136ca8
-def _check_alike(**sets):
-    "Refuse sets whose images have different sizes or channels."
-    shapes = {name: data.images.shape[1:] for name, data in sets.items()}
-    if len(set(shapes.values())) > 1:
-        listed = ", ".join(f"{name} has {h} x {w} px, {c} channel(s)" for name, (h, w, c) in shapes.items())
-        raise DataError(f"sizes or channels differ: {listed}")
-
-# %% ../../nbs/analysis/00_privacy.ipynb #a7dcc205
 def nearest_real(generated,            # N images, as in `as_image_data`
                  train,                # M images of the training set, likewise
                  space: str = "pixels",# one of `SPACES`
@@ -124,7 +116,7 @@ def nearest_real(generated,            # N images, as in `as_image_data`
                 ) -> pd.DataFrame:     # N rows: distance, ratio (0 = copy, towards 1 = honest), real (row of the training image)
     "The nearest training image of each generated image, over turns and mirror images."
     generated, train = as_image_data(generated, name="generated"), as_image_data(train, name="train")
-    _check_alike(generated=generated, train=train)
+    check_alike(generated=generated, train=train)
     check_number("k", k, 2, whole=True)
     return _nearest(_positions(generated, space, extractor), image_vectors(train, space, extractor)[None], k)
 
@@ -200,7 +192,7 @@ def membership_attack(generated,            # images, as in `as_image_data`
     "Can one tell members of the training set by how near a generated image comes to them (Chen et al. 2020, full black box)?"
     sets = dict(generated=generated, members=members, non_members=non_members)
     sets = {name: as_image_data(images, name=name) for name, images in sets.items()}
-    _check_alike(**sets)
+    check_alike(**sets)
     people = [sets[name].subset(_one_per_group(sets[name])) for name in ("members", "non_members")]
     return _attack(_positions(sets["generated"], space, extractor), *(image_vectors(p, space, extractor) for p in people))
 
@@ -253,7 +245,7 @@ def _report_sets(generated, train, held_out):
     if held_out is None: raise DataError("held_out is missing: without real images that the model never saw nothing can be said")
     sets = dict(generated=generated, train=train, held_out=held_out)
     sets = {name: as_image_data(images, name=name) for name, images in sets.items()}
-    _check_alike(**sets)
+    check_alike(**sets)
     for name, data in sets.items():
         if len(data) < 20: raise DataError(f"{name} has {len(data)} images: at least 20 are needed")
     generated, train, held_out = sets.values()

@@ -27,8 +27,7 @@ from sklearn.metrics import cohen_kappa_score
 from statsmodels.stats.inter_rater import fleiss_kappa
 from statsmodels.stats.proportion import confint_proportions_2indep
 
-from .privacy import _check_alike
-from ..core.data import DataError, as_image_data
+from ..core.data import DataError, as_image_data, check_alike
 from ..core.plots import as_uint8
 from ..core.statistics import adjust_p, bootstrap_interval, paired_test, wilson_interval
 from ..core.training import check_choice, check_number, write_whole
@@ -79,7 +78,7 @@ def _study_sets(real, generated, design, conditions):
     sets = {name: as_image_data(images, name=name) for name, images in dict(real=real, generated=generated).items()}
     for name, data in sets.items():
         if not len(data): raise DataError(f"{name} has no images")
-    _check_alike(**sets)
+    check_alike(**sets)
     classes = [c for c in sets["real"].classes if c in sets["generated"].classes]
     listed = "; ".join(f"{name} has {', '.join(data.classes)}" for name, data in sets.items())
     if not classes: raise DataError(f"real and generated have no class in common: {listed}")

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from .data import ImageData
 from .statistics import wilson_interval
-from .training import Trainer, check_choice, keep_best
+from .training import Trainer, check_choice, evaluating, keep_best
 
 # %% ../../nbs/core/05_classifiers.ipynb #7ad3c728
 class DetectionCNN(nn.Module):
@@ -66,19 +66,15 @@ def class_weights(data: ImageData, # a training part
     return len(data)/(len(counts)*counts)
 
 # %% ../../nbs/core/05_classifiers.ipynb #e52446fa
-@torch.no_grad()
 def predict(net: nn.Module,       # images to logits
             data,                 # has `len` and `read` (`ImageData`), or images (N,3,H,W)
             batch_size: int = 512,# at a time
            ) -> np.ndarray:       # probabilities (N,K), float64
     "Softmax outputs in evaluation mode; the net's mode is put back."
-    was_training, device = net.training, next(net.parameters()).device
-    net.eval()
     rows = np.array_split(np.arange(len(data)), -(-len(data)//batch_size))
-    read = (lambda r: data[r].to(device)) if isinstance(data, Tensor) else (lambda r: data.read(r, device)["image"])
-    p = torch.cat([net(read(r)).double().softmax(1).cpu() for r in rows]).numpy()
-    net.train(was_training)
-    return p
+    with evaluating(net) as device:
+        read = (lambda r: data[r].to(device)) if isinstance(data, Tensor) else (lambda r: data.read(r, device)["image"])
+        return torch.cat([net(read(r)).double().softmax(1).cpu() for r in rows]).numpy()
 
 # %% ../../nbs/core/05_classifiers.ipynb #49169745
 def calibration_error(p: np.ndarray,      # probabilities (N,K)

@@ -6,7 +6,7 @@
 __all__ = ['IMAGE_ENDINGS', 'HAM10000_CLASSES', 'SLICE_CLASSES', 'PARTS', 'DataError', 'DataSpec', 'register', 'data_spec',
            'find_folder', 'read_ham10000', 'read_isic', 'read_folder', 'read_fitzpatrick17k', 'read_pad_ufes_20',
            'read_ddi', 'read_scin', 'read_slices', 'read_soop', 'read_phantom', 'cache_dir', 'split_groups',
-           'ImageData', 'load_data', 'class_counts', 'clear_cache', 'as_image_data']
+           'ImageData', 'load_data', 'class_counts', 'clear_cache', 'as_image_data', 'check_alike']
 
 # %% ../../nbs/core/02_data.ipynb #01487f30
 import ast
@@ -858,3 +858,11 @@ def as_image_data(source,               # `ImageData`; uint8 (N,H,W[,C]); float 
     table = pd.DataFrame(dict(id=ids, dx=dx, group=group, source=name))
     table = _checked_table(DataSpec(name, as_image_data, classes, "*", "", None), table)[0].astype({"group": str})
     return ImageData(name, images, None, table, classes, _fingerprint(images, None, table))
+
+# %% ../../nbs/core/02_data.ipynb #94e301a3
+def check_alike(**sets): # `ImageData` by name
+    "Refuse sets whose images have different sizes or channels."
+    shapes = {name: data.images.shape[1:] for name, data in sets.items()}
+    if len(set(shapes.values())) > 1:
+        listed = ", ".join(f"{name} has {h} x {w} px, {c} channel(s)" for name, (h, w, c) in shapes.items())
+        raise DataError(f"sizes or channels differ: {listed}")

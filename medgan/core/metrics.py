@@ -25,7 +25,7 @@ from torch_fidelity.sample_similarity_base import SampleSimilarityBase
 from .data import ImageData, as_image_data, split_groups
 from .features import Extractor, image_features, load_extractor
 from .statistics import mean_interval, wilson_interval
-from .training import check_number
+from .training import check_number, evaluating
 
 # %% ../../nbs/core/08_metrics.ipynb #e6dd336a
 def half_splits(n: int,              # images
@@ -242,15 +242,11 @@ class Generated:
     def latents(self) -> Tensor: # (n,z_dim)
         return torch.randn(self.n or len(self.labels), self.z_dim, generator=torch.Generator().manual_seed(self.seed))
 
-    @torch.no_grad()
     def draw(self, z, labels, batch_size=256):
         "Images (N,C,H,W) for latents and labels, in evaluation mode."
-        was_training, device = self.net.training, next(self.net.parameters()).device
-        self.net.eval()
         given = [z] if labels is None else [z, torch.as_tensor(labels)]
-        images = [self.net(*(g.to(device) for g in batch)).cpu() for batch in zip(*(g.split(batch_size) for g in given))]
-        self.net.train(was_training)
-        return torch.cat(images)
+        with evaluating(self.net) as device:
+            return torch.cat([self.net(*(g.to(device) for g in batch)).cpu() for batch in zip(*(g.split(batch_size) for g in given))])
 
     def data(self) -> ImageData: # the images as a data set
         if not self.n and self.labels is None: raise MetricError("Generated needs n, or labels")
@@ -272,13 +268,10 @@ def path_length(generated: Generated,   # the generator
     if measure not in SAMPLE_SIMILARITY_REGISTRY: torch_fidelity.register_sample_similarity(measure, FeatureDistance)
     n_classes = 0 if generated.labels is None else len(generated.classes or np.unique(generated.labels))
     module = torch_fidelity.GenerativeModelModuleWrapper(generated.net, generated.z_dim, "normal", n_classes, make_eval=False)
-    was_training = generated.net.training
-    generated.net.eval()
-    raw = torch_fidelity.calculate_metrics(
-        input1=module, input1_model_num_samples=n, input1_model_num_classes=n_classes, ppl=True, ppl_epsilon=epsilon, ppl_reduction="none", ppl_sample_similarity=measure,
-        ppl_discard_percentile_lower=None, ppl_discard_percentile_higher=None, rng_seed=generated.seed,
-        cuda=torch.cuda.is_available(), verbose=False, batch_size=128)["perceptual_path_length_raw"].astype(np.float64)
-    generated.net.train(was_training)
+    options = dict(input1=module, input1_model_num_samples=n, input1_model_num_classes=n_classes, ppl=True, ppl_epsilon=epsilon, ppl_reduction="none",
+                   ppl_sample_similarity=measure, ppl_discard_percentile_lower=None, ppl_discard_percentile_higher=None, rng_seed=generated.seed,
+                   cuda=torch.cuda.is_available(), verbose=False, batch_size=128)
+    with evaluating(generated.net): raw = torch_fidelity.calculate_metrics(**options)["perceptual_path_length_raw"].astype(np.float64)
     low, high = np.percentile(raw, [1, 99])
     return mean_interval(raw[(low <= raw) & (raw <= high)], level)
 

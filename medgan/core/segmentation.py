@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .data import ImageData
-from .training import Trainer, check_choice, check_number, keep_best
+from .training import Trainer, check_choice, check_number, evaluating, keep_best
 
 # %% ../../nbs/core/09_segmentation.ipynb #d79ed170
 def _conv_block(a, b):
@@ -104,7 +104,6 @@ def random_turns(*tensors: Tensor,        # (B,C,S,S) each, e.g. images and thei
     return tuple(turn(t) for t in tensors)
 
 # %% ../../nbs/core/09_segmentation.ipynb #161f289b
-@torch.no_grad()
 def predict_masks(net: nn.Module,        # images to logits (B,1,H,W)
                   data,                  # `ImageData`, or images (N,C,H,W) as the net was trained on: [-1,1], brain [0,1]
                   batch_size: int = 64,  # at a time
@@ -113,12 +112,9 @@ def predict_masks(net: nn.Module,        # images to logits (B,1,H,W)
     "Where the probability is above the threshold, in evaluation mode; the net's mode is put back."
     check_number("batch_size", batch_size, 1, whole=True); check_number("threshold", threshold, 0, 1)
     if not len(data): raise ValueError("no images")
-    was_training, device = net.training, next(net.parameters()).device
-    read = (lambda r: data[r].to(device)) if isinstance(data, Tensor) else (lambda r: data.read(r, device)["image"])
-    net.eval()
-    try: parts = [_above(net, read(rows), rows[0], threshold) for rows in np.array_split(np.arange(len(data)), -(-len(data)//batch_size))]
-    finally: net.train(was_training)
-    return np.concatenate(parts)
+    with evaluating(net) as device:
+        read = (lambda r: data[r].to(device)) if isinstance(data, Tensor) else (lambda r: data.read(r, device)["image"])
+        return np.concatenate([_above(net, read(rows), rows[0], threshold) for rows in np.array_split(np.arange(len(data)), -(-len(data)//batch_size))])
 
 # %% ../../nbs/core/09_segmentation.ipynb #763968ae
 def _above(net, x, first, threshold):

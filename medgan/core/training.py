@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['ParameterError', 'check_number', 'check_choice', 'check_parameters', 'check_names', 'check_out_dir', 'set_seed',
            'epoch_rows', 'flatten_state', 'restore_state', 'CheckpointError', 'write_whole', 'save_checkpoint',
-           'load_checkpoint', 'check_config', 'checkpoints', 'load_weights', 'load_run', 'EMA', 'NonFiniteLoss',
-           'Trainer', 'same_state', 'keep_best']
+           'load_checkpoint', 'check_config', 'checkpoints', 'load_weights', 'load_run', 'EMA', 'evaluating',
+           'NonFiniteLoss', 'Trainer', 'same_state', 'keep_best']
 
 # %% ../../nbs/core/04_training.ipynb #f0935a47
 import ast
@@ -16,6 +16,7 @@ import os
 import random
 import tempfile
 from collections.abc import Callable, Iterable
+from contextlib import contextmanager
 from copy import deepcopy
 from itertools import islice
 from pathlib import Path
@@ -243,6 +244,16 @@ class EMA:
             if mean.is_floating_point(): mean.lerp_(live[name], 1 - keep)
             else: mean.copy_(live[name])
 
+# %% ../../nbs/core/04_training.ipynb #6abdb6fd
+@contextmanager
+def evaluating(net: nn.Module): # yields the device of its parameters
+    "Evaluation mode without gradients inside the block; the net's mode is put back, also after an error."
+    was_training = net.training
+    net.eval()
+    try:
+        with torch.no_grad(): yield next(net.parameters()).device
+    finally: net.train(was_training)
+
 # %% ../../nbs/core/04_training.ipynb #173977df
 class NonFiniteLoss(RuntimeError):
     "A term of the loss became NaN or infinite."
@@ -276,7 +287,7 @@ class Trainer:
         self.progress, self.precision = progress, precision
         self.log_every, self.checkpoint_every, self.sample_every = log_every, checkpoint_every, sample_every
         self.out_dir = Path(out_dir).expanduser() if out_dir else None
-        self.step, self.images, self.rows, self._pending, self._last_good = 0, 0, [], [], None
+        self.step, self.total, self.images, self.rows, self._pending, self._last_good = 0, 0, 0, [], [], None   # total: steps of the run, known once it begins
         for module in (*modules.values(), *(e.average for e in self.ema.values())): module.to(self.device)
         if self.out_dir: self._open(resume)
         self._tensorboard = _summary_writer(self.out_dir) if tensorboard and self.is_main and self.out_dir else None
@@ -391,7 +402,7 @@ def _fit(self,
     "Train until `epochs` passes are done."
     if batch_size % self.world: raise ParameterError(f"batch_size={batch_size}: must be divisible by the {self.world} processes")
     self._steps_per_epoch, self._batch_images = len(epoch_rows(len(data), batch_size, self.seed, 0)), batch_size
-    total = max(1, round(epochs*self._steps_per_epoch))
+    self.total = total = max(1, round(epochs*self._steps_per_epoch))
     checkpoint_every, sample_every = self.checkpoint_every or self._steps_per_epoch, self.sample_every or self._steps_per_epoch
     for module in self.modules.values(): module.train()
     bar = progress_bar(total=total, initial=self.step, desc=self.progress, disable=not (self.progress and self.is_main), unit="step")
