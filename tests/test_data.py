@@ -12,6 +12,7 @@ import zipfile
 from contextlib import contextmanager
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
@@ -645,6 +646,383 @@ def test_slices_in_a_folder(tmp_path, cache):
     (tmp_path/"b.npz").rename(tmp_path/"soop_axial.npz")
     assert set(load_data("soop", str(tmp_path), size=16).table.source) == {"soop"}
 
+# ---- frames of slices
+
+@pytest.mark.parametrize("frame", [(20, 12), (40, 24), (20, 30), (36, 12), (21, 13), (35, 23), [20, 12]], ids=str)
+def test_frame(tmp_path, cache, frame):
+    "Catches frames with height and width exchanged, a corner instead of the centre, masks that go another way than their images."
+    arrays = toy_slices()                                                    # 30 x 20
+    slices(tmp_path)
+    data = load_data("slices", str(tmp_path), size=frame[0], frame=frame)
+    assert data.shape == tuple(frame) and data.size == frame[0] and data.images.shape == (6, *frame, 1) and data.masks.shape == (6, *frame)
+    assert f"{frame[0]}x{frame[1]} px" in repr(data)
+    for key, found in (("flair", data.images[..., 0]), ("mask", data.masks)):
+        wide = np.pad(arrays[key], ((0, 0), (40, 41), (40, 41)))             # an odd pixel goes below or to the right
+        top, left = (40 + (n - f)//2 if n >= f else 40 - (f - n)//2 for n, f in zip((30, 20), frame))
+        assert np.array_equal(found, wide[:, top:top + frame[0], left:left + frame[1]])
+
+def test_frame_resized(tmp_path, cache):
+    "Catches a frame that is stretched, and a width that is not that of the frame's shape."
+    flair = np.where(toy_slices()["mask"], 255, 0).astype(np.uint8)
+    slices(tmp_path, flair=flair)
+    data = load_data("slices", str(tmp_path), size=24, frame=(16, 20))
+    assert data.shape == (24, 30)
+    image, mask = data.images[1, ..., 0], data.masks[1]                      # the lesion, rows 8 to 14 and columns 5 to 12, begins at row 1
+    assert mask.nonzero()[0].min() in (1, 2) and mask.sum() == pytest.approx(42*1.5**2, rel=.1)
+    assert (mask & (image >= 128)).sum() > .8*(mask | (image >= 128)).sum()
+    assert [m.shape for m in (data[1]["image"], data[1]["mask"])] == [(1, 24, 30)]*2
+
+def test_frame_keeps_the_label(tmp_path, cache):
+    "Catches a slice that turns healthy because its lesion lies outside the frame, and a frame that the cache or the fingerprint does not see."
+    slices(tmp_path)
+    data = load_data("slices", str(tmp_path), size=10, frame=(10, 10))
+    other = load_data("slices", str(tmp_path), size=10, frame=(8, 8))
+    corner = np.zeros((6, 30, 20), bool)
+    corner[1, 0, 0] = True
+    lost = slices(tmp_path/"corner", mask=corner)
+    lost = load_data("slices", str(tmp_path/"corner"), size=10, frame=(10, 10))
+    assert lost.table.dx.tolist() == ["healthy", "pathological", *["healthy"]*4] and not lost.masks.any()
+    assert len({d.fingerprint for d in (data, other, load_data("slices", str(tmp_path), size=10))}) == 3
+
+def test_frame_boxes(tmp_path, cache):
+    "Catches boxes that are cut like squares while their slices are cut like frames."
+    slices(tmp_path)
+    ids = load_data("slices", str(tmp_path), size=30).table.id
+    data = load_data("slices", str(tmp_path), size=40, frame=(20, 30), boxes=boxes_csv(tmp_path, [(ids[1], 5, 8, 12, 14)]))
+    assert data.table.boxes[1] == (tuple(data[1]["box"].tolist()),) == ((20, 6, 34, 18),)
+    with pytest.warns(UserWarning, match="1 of 1 boxes lie outside the frame"):
+        load_data("slices", str(tmp_path), size=8, frame=(8, 8), boxes=boxes_csv(tmp_path, [(ids[1], 0, 0, 3, 3)]))
+
+@pytest.mark.parametrize("frame", [208, (208,), (208, 160, 1), (208., 160), (0, 160), (208, -1), ("208", "160"), (True, 160), (2000, 160), "208x160"], ids=str)
+def test_frame_bad(tmp_path, cache, frame):
+    "Catches a frame that fails (or eats the memory) only while slices are decoded."
+    np.savez(tmp_path/"toy.npz", **toy_slices())
+    with refused(cache, f"frame={frame!r}", "two whole numbers from 8 to 1024"): load_data("slices", str(tmp_path), size=16, frame=frame)
+
+def test_frame_of_photographs(tiny_ham, tmp_path, cache):
+    "Catches a frame that is ignored where images are squares, and one whose width is nonsense at the wanted height."
+    with refused(cache, "ham10000", "brain slices"): ham(tiny_ham, frame=(30, 20))
+    with refused(cache, "phantom", "brain slices"): load_data("phantom", size=16, frame=(30, 20))
+    np.savez(tmp_path/"toy.npz", **toy_slices())
+    with refused(cache, "frame=(100, 8) at size=16 is 1 px wide"): load_data("slices", str(tmp_path), size=16, frame=(100, 8))
+
+def test_drawn_rectangles(cache):
+    "Catches code that takes drawn pictures for squares of three channels."
+    def draw(table, size): return np.full((len(table), size, size//2, 1), 7, np.uint8), np.ones((len(table), size, size//2), bool)
+    data_module.register("drawn", classes=("a",), draw=draw)(lambda n=3: pd.DataFrame(dict(id=[f"{i}" for i in range(n)], dx="a", group="g")))
+    try: data = load_data("drawn", size=16, n=4)
+    finally: del data_module._SPECS["drawn"]
+    assert data.shape == (16, 8) and data[1]["image"].shape == (1, 16, 8) and data[1]["box"].tolist() == [0, 0, 8, 16] and data[1]["image"].max() < .1
+    assert data.roi_boxes()[0].tolist() == [[0, 0, 8, 16]]
+
+def test_rectangles_from_anywhere():
+    "Catches generated slices of another shape than a square that are refused, or turned."
+    for source in (data := np.arange(2*16*9, dtype=np.uint16).astype(np.uint8).reshape(2, 16, 9, 1)), torch.from_numpy(data).permute(0, 3, 1, 2)/255:
+        assert as_image_data(source).shape == (16, 9) and np.array_equal(as_image_data(source).images, data)
+
+def stats(folder, **changed):
+    "The toy archive as soop, and its measurements."
+    folder.mkdir(exist_ok=True)
+    np.savez(folder/"soop_axial.npz", **toy_slices() | dict(subject=np.array(list("fedcba"))))
+    columns = dict(id=list("abcdef"), sharpness=[.05, .04, .09, .08, .03, .07], lesion_to_rest_mean_ratio=[1.1, np.nan, 1.3, np.nan, 1.5, np.nan])
+    pd.DataFrame({k: v for k, v in (columns | changed).items() if v is not None}).to_csv(folder/"axial_stats.csv", index=False)
+
+def soop(folder, **options): return load_data("soop", str(folder), size=16, **options).table.group.tolist()
+
+def test_soop_quality(tmp_path, cache, capsys):
+    "Catches limits that are the wrong way round, healthy slices dropped for want of a contrast, rows that are matched by number, a silent loss."
+    stats(tmp_path)
+    assert soop(tmp_path) == list("abcdef") and capsys.readouterr().out == ""
+    assert soop(tmp_path, min_sharpness=.05) == list("acdf") and "2 of 6 slices are left out" in capsys.readouterr().out
+    assert soop(tmp_path, min_contrast=1.2) == list("bcdef")
+    assert soop(tmp_path, min_sharpness=.05, min_contrast=1.3) == list("cdf") and "3 of 6" in capsys.readouterr().out
+
+def test_soop_quality_bad(tmp_path, cache):
+    "Catches measurements that are missing and pass for good ones."
+    stats(tmp_path)
+    with refused(cache, "no slice is left at min_sharpness=1"): soop(tmp_path, min_sharpness=1.)
+    stats(tmp_path, sharpness=None)
+    with refused(cache, "axial_stats.csv: column sharpness is missing"): soop(tmp_path, min_contrast=1.)
+    stats(tmp_path, id=list("abcdex"))
+    with refused(cache, "axial_stats.csv has no row for f"): soop(tmp_path, min_contrast=1.)
+    (tmp_path/"axial_stats.csv").unlink()
+    with refused(cache, "axial_stats.csv is not there"): soop(tmp_path, min_contrast=1.)
+    assert len(soop(tmp_path)) == 6
+
+# ---- volumes
+
+def toy_volume(shape=(20, 26, 12), seed=0):
+    "RAS+ voxels, 0 in the outermost columns, and labels 1 to 4 in a box that lies left, anterior and in the upper half."
+    flair, labels = np.zeros(shape, np.int16), np.zeros(shape, np.uint8)
+    flair[2:-2] = np.random.default_rng(seed).integers(50, 1000, (shape[0] - 4, *shape[1:]))
+    labels[4:7, 15:20, 7:10] = np.random.default_rng(seed).integers(1, 5, (3, 5, 3))
+    return flair, labels
+
+def save(path, voxels, affine=np.eye(4)):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nib.save(nib.Nifti1Image(voxels, affine), path)
+    return path
+
+def volumes(folder, name="nifti", size=26, cases=("p1",), flair=None, labels=None, affine=np.eye(4), mask_affine=None, **options):
+    "Write toy cases, some things changed, and load them."
+    for case in cases:
+        save(folder/case/f"{case}_flair.nii.gz", toy_volume()[0] if flair is None else flair, affine)
+        save(folder/case/f"{case}_seg.nii.gz", toy_volume()[1] if labels is None else labels, affine if mask_affine is None else mask_affine)
+    return load_data(name, str(folder), size=size, **options)
+
+def expected(flair, labels):
+    "Pictures and masks of all slices of RAS+ voxels, anterior up and left on the left, in the middle of a square."
+    top = np.percentile(flair, 99.5)
+    side, (height, width) = max(flair.shape[:2]), flair.shape[1::-1]
+    pad = [(0, 0)] + [((side - n)//2, side - n - (side - n)//2) for n in (height, width)]
+    picture = lambda v: np.stack([np.rot90(v[:, :, z]) for z in range(v.shape[2])])
+    return (np.pad(picture(v), pad) for v in (np.rint(np.clip(flair/top, 0, 1)*255).astype(np.uint8), labels > 0))
+
+def test_volumes(tmp_path, cache):
+    "Catches slices in another order, turned or mirrored; a percentile of the slice instead of the volume; one label taken for the whole lesion."
+    data = volumes(tmp_path, cases=("p2", "p1"))
+    images, masks = expected(*toy_volume())
+    assert np.abs(data.images[:12, ..., 0].astype(int) - images).max() <= 1 and (data.images[:12, ..., 0] != images).mean() < 1e-3
+    assert np.array_equal(data.masks[:12], masks) and np.array_equal(data.images[12:], data.images[:12]) and (data.images == 255).any()
+    assert data.classes == ("healthy", "pathological") and data.table.dx.tolist() == (["healthy"]*7 + ["pathological"]*3 + ["healthy"]*2)*2
+    assert data.labels.tolist() == [0]*7 + [1]*3 + [0]*9 + [1]*3 + [0]*2 and data.table.is_pathological.dtype == bool
+    assert list(data.table.id[:13]) == [f"p1_{z:03d}" for z in range(12)] + ["p2_000"] and list(data.table.group) == ["p1"]*12 + ["p2"]*12
+    assert np.allclose(data.table.lesion_share[:12], masks.sum(axis=(1, 2))/(20*26)) and np.allclose(data.table.level[:12], (np.arange(12) + .5)/12)
+    batch = data.read(np.arange(24))
+    assert batch["image"].shape == (24, 1, 26, 26) and 0 <= batch["image"].min() and batch["image"].max() == 1 and batch["mask"].sum() == 2*masks.sum()
+    assert len(data.select(["pathological"])) == 6
+
+ORIENTATIONS = ["RAS", "LPS", "LAS", "RPI", "ASR", "SAL", "IPL", "PIR"]
+
+@pytest.mark.parametrize("axes", ORIENTATIONS)
+def test_volumes_orientation(tmp_path, cache, axes):
+    "Catches code that trusts the order in which voxels are stored; a mask that is turned by itself; levels counted from above."
+    flair, labels = toy_volume()
+    turned = [nib.Nifti1Image(v, np.array([[1, .02, 0, -9], [-.02, 2, 0, 5], [0, 0, 3, 7.], [0, 0, 0, 1]])) for v in (flair, labels)]
+    turn = nib.orientations.ornt_transform(nib.io_orientation(turned[0].affine), nib.orientations.axcodes2ornt(axes))
+    turned = [image.as_reoriented(turn) for image in turned]
+    assert "".join(nib.aff2axcodes(turned[0].affine)) == axes
+    data = volumes(tmp_path/"turned", flair=np.asarray(turned[0].dataobj), labels=np.asarray(turned[1].dataobj), affine=turned[0].affine)
+    plain = volumes(tmp_path/"plain")
+    assert data.fingerprint == plain.fingerprint and np.array_equal(data.table.level, plain.table.level)
+
+NAMINGS = dict(
+    brats2015=("brats2015", [("brats_2013_pat0001_1/brats_2013_pat0001_1_flair.nii.gz", "brats_2013_pat0001_1/brats_2013_pat0001_1_seg.nii.gz", "brats_2013_pat0001_1", "brats_2013_pat0001"),
+                             ("brats_tcia_pat153_0002/brats_tcia_pat153_0002_flair.nii", "brats_tcia_pat153_0002/brats_tcia_pat153_0002_seg.nii", "brats_tcia_pat153_0002", "brats_tcia_pat153"),
+                             ("brats_tcia_pat153_0109/brats_tcia_pat153_0109_flair.nii", "brats_tcia_pat153_0109/brats_tcia_pat153_0109_seg.nii", "brats_tcia_pat153_0109", "brats_tcia_pat153")]),
+    lgg=("lgg", [(f"{c}/{c}_flair.nii.gz", f"{c}/{c}_seg.nii.gz", c, c) for c in ("TCGA_CS_4941_19960909", "TCGA_DU_7019_19940908")]),
+    brats2018=("brats", [(f"{g}/{c}/{c}_flair.nii.gz", f"{g}/{c}/{c}_seg.nii.gz", c, c) for g, c in (("HGG", "Brats18_2013_10_1"), ("LGG", "Brats18_TCIA09_141_1"))]),
+    brats2020=("brats", [("BraTS20_Training_001/BraTS20_Training_001_flair.nii", "BraTS20_Training_001/BraTS20_Training_001_seg.nii", "BraTS20_Training_001", "BraTS20_Training_001"),
+                         ("BraTS20_Training_355/BraTS20_Training_355_flair.nii", "BraTS20_Training_355/W39_1998.09.19_Segm.nii", "BraTS20_Training_355", "BraTS20_Training_355")]),
+    brats2021=("brats", [(f"{c}/{c}_flair.nii.gz", f"{c}/{c}_seg.nii.gz", c, c) for c in ("BraTS2021_00000", "BraTS2021_00002")]),
+    brats2023=("brats", [(f"{c}/{c}-t2f.nii.gz", f"{c}/{c}-seg.nii.gz", c, c[:-4]) for c in ("BraTS-GLI-00005-000", "BraTS-GLI-00005-001", "BraTS-GLI-00006-000")]),
+    isles2015=("isles2015", [(f"{n}/{i}/{i}.nii", f"{n}/{m}/{m}.nii", n, n) for n, i, m in (("1", "VSD.Brain.XX.O.MR_Flair.70614", "VSD.Brain.XX.O.OT.70616"),
+                                                                                    ("12", "VSD.Brain.XX.O.MR_Flair.70735", "VSD.Brain.XX.O.OT.70737"))]),
+    isles_flat=("isles2015", [("1/VSD.Brain.XX.O.MR_Flair.70614.nii.gz", "1/VSD.Brain.XX.O.OT.70616.nii.gz", "1", "1")]),
+    flat=("nifti", [(f"{c}_flair.nii.gz", f"{c}_{m}.nii.gz", c, c) for c, m in (("a", "seg"), ("b_1", "mask"), ("c", "flair_lesion_mask"), ("d", "label"))]),
+    capitals=("nifti", [("sub-01_FLAIR.NII.GZ", "sub-01_FLAIR_Mask.NII.GZ", "sub-01", "sub-01"), ("sub-02_Flair.nii", "sub-02_Seg.NII", "sub-02", "sub-02")]),
+    nameless=("nifti", [("a/flair.nii.gz", "a/mask.nii.gz", "a", "a"), ("b/FLAIR.nii", "b/lesions.nii", "b", "b")]))
+
+@pytest.mark.parametrize("name, files", NAMINGS.values(), ids=NAMINGS)
+def test_volumes_namings(tmp_path, cache, name, files):
+    "Catches a year whose files are not found, a case under another's name, two scans of one patient that count as two, other sequences taken for FLAIR."
+    flair, labels = toy_volume()
+    folder = tmp_path/name
+    for i, (image, mask, *_) in enumerate(files):
+        save(folder/image, flair + np.int16(i)*(flair > 0))
+        save(folder/mask, np.roll(labels, i % 3, 2))                         # as many slices higher up
+    for other in ("_t1.nii.gz", "_t1ce.nii.gz", "-t2w.nii.gz"): save((folder/files[0][0]).parent/f"other{other}", flair)
+    (folder/"._x_flair.nii.gz").write_bytes(b"Mac OS X")
+    (folder/"survival_info.csv").write_text("id,age\n")
+    data = load_data(name, str(folder), size=26)
+    by_case = {case: (group, i) for i, (*_, case, group) in enumerate(files)}
+    assert len(data) == 12*len(files) and set(data.table.source) == {name}
+    for row in data.table.itertuples():
+        case, z = row.id.rsplit("_", 1)
+        assert row.group == by_case[case][0] and row.is_pathological == (7 <= int(z) - by_case[case][1] % 3 < 10)
+    assert load_data(name, str(tmp_path), size=26).fingerprint == data.fingerprint or name in ("nifti", "brats")  # data_dir names the folder of these
+
+def test_volumes_of_one_set(cache, tmp_path):
+    "Catches a set that takes in its neighbours under the same root."
+    for name, case in (("brats2015", "brats_2013_pat0001_1"), ("lgg", "TCGA_CS_4941_19960909"), ("brats", "BraTS2021_00000")):
+        for path, voxels in zip((f"{case}_flair.nii.gz", f"{case}_seg.nii.gz"), toy_volume()): save(tmp_path/"brain"/name/case/path, voxels)
+    for root in (tmp_path, tmp_path/"brain"):
+        for name in ("brats2015", "lgg", "brats"): assert set(load_data(name, str(root), size=26).table.source) == {name}
+        assert load_data("lgg", str(root), size=26).table.group.nunique() == 1
+    for path, voxels in zip(("a_flair.nii", "a_seg.nii"), toy_volume()): save(tmp_path/"brain"/"nifti"/path, voxels)
+    for name in ("nifti", "brats"): assert load_data(name, str(tmp_path/"brain"), size=26).table.group.nunique() == 1
+
+@pytest.mark.parametrize("middle, levels", [(60, range(12)), (12, range(12)), (5, range(3, 8)), (4., range(4, 8)), (1, [5]), (.5, range(3, 9)), (.01, [5])], ids=str)
+def test_volumes_middle(tmp_path, cache, middle, levels):
+    "Catches the lowest slices taken for the middle ones, an error where a volume has fewer, a share of the wrong thing."
+    data = volumes(tmp_path, middle=middle)
+    assert data.table.id.tolist() == [f"p1_{z:03d}" for z in levels]
+    whole = volumes(tmp_path)
+    assert np.array_equal(data.images, whole.images[list(levels)])           # grey values are those of the volume, not of these slices
+    assert np.array_equal(data.table.lesion_share, whole.table.lesion_share[list(levels)])
+
+@pytest.mark.parametrize("middle", [0, -3, 1.5, True, "60", None, float("nan"), float("inf")])
+def test_volumes_bad_middle(tmp_path, cache, middle):
+    "Catches a number of slices that gives none, or fails far away."
+    with refused(cache, f"middle={middle!r}"): volumes(tmp_path, middle=middle)
+
+def test_volumes_frame(tmp_path, cache):
+    "Catches volumes that go into a frame otherwise than slices, and a label that is taken from the frame or from the reduced mask."
+    images, masks = expected(*toy_volume())
+    data = volumes(tmp_path, size=20, frame=(20, 30))
+    assert data.shape == (20, 30) and (np.pad(images, ((0, 0), (0, 0), (2, 2)))[:, 3:23] != data.images[..., 0]).mean() < 1e-3
+    assert np.array_equal(np.pad(masks, ((0, 0), (0, 0), (2, 2)))[:, 3:23], data.masks)
+    speck = np.zeros((20, 26, 12), np.uint8)
+    speck[0, 0, 4] = 1
+    for options in (dict(size=8), dict(size=8, frame=(8, 8))):
+        data = volumes(tmp_path/"speck", labels=speck, **options)
+        assert not data.masks.any() and np.flatnonzero(data.table.is_pathological).tolist() == [4] and data.table.lesion_share[4] == 1/520
+
+def test_volumes_kinds(tmp_path, cache):
+    "Catches voxels of another type, or scaled by the header, that give other pictures; labels as floats; a volume without lesion."
+    flair, labels = toy_volume()
+    plain = volumes(tmp_path/"plain").images
+    for kind in (np.uint16, np.int32, np.float32, np.float64, ">i2"):
+        data = volumes(tmp_path/"kind", flair=flair.astype(kind), labels=labels.astype(np.float32))
+        assert np.abs(data.images.astype(int) - plain).max() <= 1 and data.table.is_pathological.sum() == 3
+    image = nib.Nifti1Image(flair, np.eye(4))
+    image.header.set_slope_inter(2.5, 0)
+    nib.save(image, tmp_path/"kind"/"p1"/"p1_flair.nii.gz")
+    assert np.abs(load_data("nifti", str(tmp_path/"kind"), size=26).images.astype(int) - plain).max() <= 1
+    noisy = flair - 4*(flair == 0).astype(np.int16)                          # what interpolation leaves
+    assert np.abs(volumes(tmp_path/"noisy", flair=noisy).images.astype(int) - plain).max() <= 1
+    assert set(volumes(tmp_path/"none", labels=labels*0).table.dx) == {"healthy"}
+
+def nan_at(array, value=np.nan):
+    array = array.astype(np.float32)
+    array[3, 4, 5] = value
+    return array
+
+FLAIR, LABELS = toy_volume()
+FAR = np.array([[1, 0, 0, 5.], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
+VOLUMES_BAD = dict(
+    mask_shape=(dict(labels=LABELS[..., :11]), "p1_seg.nii.gz has shape (20, 26, 11), its image", "p1_flair.nii.gz (20, 26, 12)"),
+    mask_affine=(dict(mask_affine=FAR), "p1_seg.nii.gz has the affine", "resample the mask"),
+    mask_mirrored=(dict(mask_affine=np.diag([-1., 1, 1, 1])), "p1_seg.nii.gz has the affine", "resample the mask"),
+    four=(dict(flair=np.stack([FLAIR]*4, 3)), "p1_flair.nii.gz has shape (20, 26, 12, 4); a volume has three axes"),
+    four_masks=(dict(labels=np.stack([LABELS]*4, 3)), "p1_seg.nii.gz has shape (20, 26, 12, 4); a volume has three axes"),
+    two=(dict(flair=FLAIR[..., 0], labels=LABELS[..., 0]), "p1_flair.nii.gz has shape (20, 26); a volume has three axes"),
+    zeros=(dict(flair=FLAIR*0), "p1_flair.nii.gz: 99.5 % of the voxels are 0: the volume is empty"),
+    nan=(dict(flair=nan_at(FLAIR)), "p1_flair.nii.gz: 1 voxels are NaN or infinite"),
+    inf=(dict(flair=nan_at(FLAIR, np.inf)), "p1_flair.nii.gz: 1 voxels are NaN or infinite"),
+    nan_mask=(dict(labels=nan_at(LABELS)), "p1_seg.nii.gz: 1 voxels are NaN or infinite"),
+    negative=(dict(flair=nan_at(FLAIR, -20)), "p1_flair.nii.gz: values down to -20", "z-scores"),
+    z_scores=(dict(flair=((FLAIR - FLAIR.mean())/FLAIR.std()).astype(np.float32)), "p1_flair.nii.gz: values down to -", "z-scores"),
+    all_negative=(dict(flair=-FLAIR), "p1_flair.nii.gz: values down to -"),
+    half_label=(dict(labels=nan_at(LABELS, .5)), "p1_seg.nii.gz: labels are whole numbers from 0", "found 0.5"),
+    minus_label=(dict(labels=nan_at(LABELS, -1)), "p1_seg.nii.gz: labels are whole numbers from 0", "found -1"),
+    colours=(dict(flair=np.zeros((20, 26, 12), [("R", "u1"), ("G", "u1"), ("B", "u1")])), "p1_flair.nii.gz holds"))
+
+@pytest.mark.parametrize("changed, message", [(c, m) for c, *m in VOLUMES_BAD.values()], ids=VOLUMES_BAD)
+def test_volumes_bad(tmp_path, cache, changed, message):
+    "Catches volumes that are no FLAIR and masks that are not theirs, and a message that does not name the file."
+    with refused(cache, tmp_path/"p1", *message): volumes(tmp_path, **changed)
+
+@pytest.mark.parametrize("row", [(0, 0, 0, 0), (0, 0, np.nan, 0), (0, 1, 0, 0)], ids=str)
+def test_volumes_bad_affine(tmp_path, cache, row):
+    "Catches a volume that lies nowhere in space, with a traceback of its turning."
+    for part, voxels in zip(("flair", "seg"), toy_volume()): path = save(tmp_path/f"a_{part}.nii", voxels)
+    path = path.with_name("a_flair.nii")
+    data = bytearray(path.read_bytes())
+    data[312:328] = np.array(row, "<f4").tobytes()                           # the affine's third row
+    path.write_bytes(data)
+    with refused(cache, f"{path}: its affine", "does not tell how the volume lies"): load_data("nifti", str(tmp_path), size=16)
+
+@pytest.mark.parametrize("ending", ["nii", "nii.gz"])
+@pytest.mark.parametrize("damage", [lambda b: b[:-100], lambda b: b[:len(b)//2], lambda b: b[:100], lambda b: b"", lambda b: b"<html>404</html>"*30],
+                         ids=["end", "half", "header", "empty", "html"])
+def test_volumes_cut_short(tmp_path, cache, damage, ending):
+    "Catches an interrupted download with a traceback of nibabel, or taken for a volume."
+    for part, voxels in zip(("flair", "seg"), toy_volume()): path = save(tmp_path/f"a_{part}.{ending}", voxels)
+    path.write_bytes(damage(path.read_bytes()))
+    with refused(cache, path, "is no NIfTI volume, or cut short"): load_data("nifti", str(tmp_path), size=16)
+
+def test_volumes_damaged_inside(tmp_path, cache):
+    "Catches wrong bytes inside a compressed volume: nibabel does not compare the checksum."
+    volumes(tmp_path)
+    path = tmp_path/"p1"/"p1_flair.nii.gz"
+    data = bytearray(path.read_bytes())
+    data[-6] ^= 1                                                            # in the checksum: all voxels can be read
+    path.write_bytes(data)
+    with pytest.raises(DataError, match="p1_flair.nii.gz is no NIfTI volume, or cut short"): load_data("nifti", str(tmp_path), size=16)
+
+PAIRS_BAD = dict(
+    two_folders=("brats", ("HGG/x/x_flair.nii.gz", "HGG/x/x_seg.nii.gz", "LGG/x/x_flair.nii.gz", "LGG/x/x_seg.nii.gz"), "the subject x stands there twice", "HGG/x", "LGG/x"),
+    two_endings=("nifti", ("x/x_flair.nii", "x/x_flair.nii.gz", "x/x_seg.nii"), "x has two files for one", "x_flair.nii.gz"),
+    no_mask=("brats", ("a/a_flair.nii.gz", "a/a_seg.nii.gz", "x/x_flair.nii.gz"), "x_flair.nii.gz has no mask beside it"),
+    no_image=("nifti", ("a_flair.nii.gz", "a_seg.nii.gz", "b_seg.nii.gz"), "b_seg.nii.gz has no image beside it"),
+    other_names=("nifti", ("a_flair.nii.gz", "b_flair.nii.gz", "a_seg.nii.gz", "c_seg.nii.gz"), "b_flair.nii.gz has no mask"),
+    other_sequences=("brats", ("a/a_t1.nii.gz", "a/a_t2.nii.gz"), "no volumes in", "flair or t2f"))
+
+@pytest.mark.parametrize("name, paths, message", [(n, p, m) for n, p, *m in PAIRS_BAD.values()], ids=PAIRS_BAD)
+def test_volumes_bad_pairs(tmp_path, cache, name, paths, message):
+    "Catches a subject that counts twice (and may stand on two sides of a split), another's mask, and a case that is skipped in silence."
+    for path in paths: save(tmp_path/path, toy_volume()["seg" in path])
+    with refused(cache, name, *message): load_data(name, str(tmp_path), size=16)
+
+@pytest.mark.parametrize("name", ["brats", "brats2015", "lgg", "isles2015", "nifti"])
+def test_volumes_missing(tmp_path, cache, name):
+    "Catches a message without the place or without where to get the data."
+    with refused(cache, name, tmp_path, "Get the data set from"): load_data(name, str(tmp_path), size=16)
+
+def test_volumes_split(tmp_path, cache):
+    "Catches slices of one patient on two sides, whose scans are two cases."
+    cases = [f"BraTS-GLI-{i:05d}-{j:03d}" for i in range(8) for j in range(2)]
+    parts = volumes(tmp_path, "brats", cases=cases).split()
+    groups = [set(part.table.group) for part in parts.values()]
+    assert sum(map(len, parts.values())) == 12*16 and len(set.union(*groups)) == sum(map(len, groups)) == 8
+
+def test_volumes_split_of_mixed_patients():
+    "Catches a split that is refused because only one patient has no healthy slice, and a part without a class."
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        groups = np.repeat(np.arange(12), 10)
+        labels = np.where(rng.random(120) < .4, "healthy", "pathological")
+        labels[groups == seed % 12] = "pathological"
+        part = split_groups(groups, labels, seed=seed)
+        assert pd.Series(part).groupby(groups).nunique().eq(1).all() and (pd.crosstab(part, labels) > 0).all(axis=None)
+    groups, labels = np.arange(9), np.array(["a"]*6 + ["b"]*3)
+    with pytest.raises(DataError, match=r"class 'b' has 2 group\(s\) \(3 images\)"): split_groups([*groups[:8], 7], labels)
+
+def test_split_part_without_a_class():
+    "Catches a part without a class, where the groups that have it count as a rarer one and all went to the others."
+    groups, labels = np.repeat([*"abcdef"], [11]*3 + [1]*3), np.array((["rare"] + ["common"]*10)*3 + ["rare"]*3)
+    refusals = 0
+    for seed in range(20):
+        try: assert (pd.crosstab(split_groups(groups, labels, seed=seed), labels) > 0).all(axis=None)
+        except DataError as error: refusals += "has no image of class 'common'; take another seed" in str(error)
+    assert 0 < refusals < 20
+
+def test_volumes_cache(tmp_path, cache):
+    "Catches a second opening that reads volumes (here they cannot be read), and a cache that does not see other slices, frames or files."
+    first = volumes(tmp_path, cases=("a", "b"), middle=6)
+    assert volumes(tmp_path, cases=("a", "b"), middle=6, frame=(26, 20)).fingerprint != first.fingerprint != volumes(tmp_path, cases=("a", "b")).fingerprint
+    first = load_data("nifti", str(tmp_path), size=26, middle=6)
+    for path in tmp_path.rglob("*.nii.gz"):
+        stat, data = path.stat(), path.read_bytes()
+        path.write_bytes(data[:-8] + bytes(8))                               # without its checksum: only the header can be read
+        os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    again = load_data("nifti", str(tmp_path), size=26, middle=6)
+    assert again.fingerprint == first.fingerprint and again.table.equals(first.table) and isinstance(again.images, np.memmap)
+    with pytest.raises(DataError, match="is no NIfTI volume, or cut short"): load_data("nifti", str(tmp_path), size=26, middle=5)
+    assert clear_cache("nifti") >= 3 and left(cache) == []
+
+def test_volumes_speed(tmp_path, cache):
+    "Catches a volume that takes too long: 240 x 240 x 155 voxels in under 2 s."
+    flair, labels = np.zeros((240, 240, 155), np.int16), np.zeros((240, 240, 155), np.uint8)
+    flair[40:200, 30:210, 10:140] = np.random.default_rng(0).integers(100, 1500, (160, 180, 130))
+    labels[60:90, 100:130, 60:90] = 2
+    save(tmp_path/"a_flair.nii.gz", flair), save(tmp_path/"a_seg.nii.gz", labels)
+    started = time.process_time()
+    data = load_data("nifti", str(tmp_path), size=104, frame=(208, 160))
+    seconds = time.process_time() - started
+    assert len(data) == 60 and seconds < 2, f"{seconds:.2f} s"
+
 def frozen_key(table, size):
     "The key of a cache of skin images since the originals' sizes are kept: whoever changes it has all sets prepared anew."
     digest = hashlib.sha256(f"{size} centre square, bicubic, draft; masks box >= 128; 2".encode())
@@ -1213,6 +1591,39 @@ def test_real_soop(real_data, cache):
     counts = class_counts(parts)
     assert counts.filter(like="images").to_numpy().sum() == 1449 and (counts > 100*.7).all(axis=None)
 
+def test_real_volumes(real_data, cache):
+    "Catches real volumes that are refused, lost slices, empty pictures, a preparation of more than 2 s a volume, a second opening that reads them."
+    for name, frame, counts in (("brats2015", (208, 160), (6, 72, 288)), ("lgg", (256, 197), (40, 958, 515))):
+        folder = next(iter(real_data.glob(f"**/{name}")), None)
+        if folder is None: pytest.skip(f"{name} is not in MEDGAN_DATA")
+        started = time.process_time()
+        data = load_data(name, str(real_data), size=104, frame=frame)
+        first = time.process_time() - started
+        started = time.process_time()
+        data = load_data(name, str(real_data), size=104, frame=frame)
+        second = time.process_time() - started
+        found = data.table.dx.value_counts()
+        assert (data.table.group.nunique(), found.healthy, found.pathological) == counts and data.shape == (104, 80)
+        assert np.array_equal(data.masks.any(axis=(1, 2)), data.table.is_pathological)
+        lesion = data.table.is_pathological.to_numpy()
+        inside = [image[mask].mean() > image[image > 25].mean() for image, mask in zip(data.images[lesion, ..., 0], data.masks[lesion])]
+        assert np.mean(inside) > .9                                          # bright on FLAIR: masks lie on their lesions
+        print(f"{name}: {first/counts[0]:.2f} s a volume, opened again in {second:.2f} s")
+        assert first/counts[0] < 2 and second < 1
+        parts = data.split()
+        assert len(set.union(*(set(p.table.group) for p in parts.values()))) == sum(p.table.group.nunique() for p in parts.values()) == counts[0]
+
+def test_real_soop_in_a_frame(real_data, cache):
+    "Catches slices whose brain the frame cuts, and limits that leave out other slices than they say."
+    folder = next((p.parent for p in real_data.glob("**/soop_axial.npz")), None)
+    if folder is None: pytest.skip("soop is not in MEDGAN_DATA")
+    data = load_data("soop", str(folder), size=208, frame=(208, 160))
+    assert data.shape == (208, 160) and len(data) == 1449
+    square = load_data("soop", str(folder), size=189)                        # nothing is resized in either
+    assert np.array_equal(data.images[:, 9:198, 1:158], square.images[:, :, 16:173]) and np.array_equal(data.masks[:, 9:198, 1:158], square.masks[:, :, 16:173])
+    good = load_data("soop", str(folder), size=104, frame=(208, 160), min_sharpness=.045, min_contrast=1.2)
+    assert len(good) == 1013 and good.shape == (104, 80)
+
 def test_real_skin_caches_stay(real_data, cache, monkeypatch):
     "Catches that the real sets, prepared by an earlier medgan, are prepared again."
     class Prepared(Exception): "Carries what would be prepared."
@@ -1223,5 +1634,5 @@ def test_real_skin_caches_stay(real_data, cache, monkeypatch):
         with warnings.catch_warnings(), pytest.raises(Prepared) as caught:
             warnings.simplefilter("ignore", UserWarning)                     # isic names no lesions
             load_data(name, str(folder), size=64)
-        _, table, size, folder = caught.value.args
+        _, table, size, folder, _ = caught.value.args
         assert folder.name == f"{name}-64-{frozen_key(table, size)}"

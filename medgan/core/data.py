@@ -5,15 +5,18 @@
 # %% auto #0
 __all__ = ['IMAGE_ENDINGS', 'HAM10000_CLASSES', 'SLICE_CLASSES', 'PARTS', 'DataError', 'DataSpec', 'register', 'data_spec',
            'find_folder', 'read_ham10000', 'read_isic', 'read_folder', 'read_fitzpatrick17k', 'read_pad_ufes_20',
-           'read_ddi', 'read_scin', 'read_slices', 'read_soop', 'read_phantom', 'cache_dir', 'split_groups',
-           'ImageData', 'load_data', 'class_counts', 'clear_cache', 'as_image_data', 'check_alike']
+           'read_ddi', 'read_scin', 'read_slices', 'read_soop', 'read_volumes', 'read_phantom', 'read_brain_phantom',
+           'cache_dir', 'split_groups', 'ImageData', 'load_data', 'class_counts', 'clear_cache', 'as_image_data',
+           'check_alike']
 
 # %% ../../nbs/core/02_data.ipynb #01487f30
 import ast
 import glob
+import gzip
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 import warnings
@@ -22,9 +25,11 @@ import zlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pandas as pd
 import torch
@@ -32,6 +37,7 @@ from PIL import Image
 from scipy import ndimage
 from torch.utils.data import Dataset
 
+from .brain_phantoms import brain_phantom_table, draw_brain
 from .phantoms import PHANTOM_CLASSES, boxes, draw_skin, skin_phantom_table
 from .plots import as_uint8, progress_bar
 
@@ -46,7 +52,7 @@ class DataSpec:
     name: str                         # the name that `load_data` takes
     read: Callable                    # folder -> table, or (for drawn sets) options -> table
     classes: tuple[str, ...] | None   # allowed diagnoses in label order; None = those that occur, sorted
-    marker: str                       # a file pattern that tells the set's folder
+    marker: str                       # a file pattern that tells the set's folder, or several: "a or b"
     where: str                        # where to get it
     draw: Callable | None             # (table, size) -> images, masks; None = files
 
@@ -55,9 +61,9 @@ _SPECS: dict[str, DataSpec] = {}
 
 def register(name: str,                          # the name that `load_data` takes
              classes: Sequence[str] | None = None, # allowed diagnoses in label order; None = those that occur, sorted
-             marker: str = "*",                  # a file pattern by which the set's folder is recognised
+             marker: str = "*",                  # a file pattern by which the set's folder is recognised, or several: "a or b"
              where: str = "",                    # where to get it: shown when files are missing
-             draw: Callable | None = None,       # for sets without files: (table, size) -> uint8 (N,H,W,3), bool (N,H,W)
+             draw: Callable | None = None,       # for sets without files: (table, size) -> uint8 (N,size,W,3 or 1), bool (N,size,W)
             ) -> Callable:                       # decorator for the reader
     "Make a reader known under a name."
     def keep(read):
@@ -76,12 +82,12 @@ def data_spec(name: str, # a registered name
 def find_folder(spec: DataSpec,     # the set
                 data_dir: str = "", # data root or the set's own folder; "" = $MEDGAN_DATA, else ~/.cache/medgan
                ) -> Path:           # the set's folder
-    "The first of root, root/name and root/*/name that holds the set's marker file; `DataError` that lists where was looked."
+    "The first of root, root/name and root/*/name that holds a marker file of the set; `DataError` that lists where was looked."
     root = Path(data_dir or os.environ.get("MEDGAN_DATA") or Path.home()/".cache"/"medgan").expanduser()
     if not root.is_dir(): raise DataError(f"{spec.name}: data_dir={str(root)!r} is no folder. Get the data set from {spec.where}")
     candidates = [root, root/spec.name, *sorted(root.glob(f"*/{spec.name}"))]
     for folder in candidates:
-        if folder.is_dir() and any(folder.glob(spec.marker)): return folder
+        if folder.is_dir() and any(any(folder.glob(m)) for m in spec.marker.split(" or ")): return folder
     raise DataError(f"{spec.name}: no {spec.marker} in {', '.join(map(str, candidates))}. Get the data set from {spec.where}")
 
 # %% ../../nbs/core/02_data.ipynb #54a4e17b
@@ -367,10 +373,119 @@ def read_slices(folder: Path,            # holds the archive
 # %% ../../nbs/core/02_data.ipynb #de4e47a9
 @register("soop", classes=SLICE_CLASSES, marker="soop_axial.npz",
           where="https://openneuro.org/datasets/ds004889 (OpenNeuro ds004889, Absher et al. 2024), axial slices packed as soop_axial.npz")
-def read_soop(folder: Path, # holds soop_axial.npz
+def read_soop(folder: Path,              # holds soop_axial.npz
+              min_sharpness: float = 0., # leaves out blurred slices: the column sharpness of axial_stats.csv (below 0.045 is visibly poor)
+              min_contrast: float = 0.,  # leaves out slices with a lesion whose lesion_to_rest_mean_ratio is smaller
              ) -> pd.DataFrame: # as of `read_slices`
     "FLAIR slices of stroke patients (Absher et al. 2024)."
-    return read_slices(folder, archive="soop_axial.npz", source="soop")
+    table = read_slices(folder, archive="soop_axial.npz", source="soop")
+    if not (min_sharpness or min_contrast): return table
+    path = folder/"axial_stats.csv"
+    stats = _read_table(path, dtype={"id": str})
+    _need_columns(stats, ("id", "sharpness", "lesion_to_rest_mean_ratio"), path)
+    stats = table[["group"]].merge(stats.drop_duplicates("id"), left_on="group", right_on="id", how="left")
+    if stats.id.isna().any(): raise DataError(f"{path} has no row for {stats.group[stats.id.isna()].iloc[0]} ({stats.id.isna().sum():,} such slices)")
+    blurred, faint = ~(stats.sharpness >= min_sharpness), stats.lesion_to_rest_mean_ratio < min_contrast
+    keep = ~(blurred | faint)
+    print(f"soop: {(~keep).sum():,} of {len(table):,} slices are left out: {blurred.sum():,} of sharpness below {min_sharpness:g}, "
+          f"{faint.sum():,} with a lesion of contrast below {min_contrast:g}")
+    if not keep.any(): raise DataError(f"soop: no slice is left at min_sharpness={min_sharpness:g}, min_contrast={min_contrast:g}")
+    return table[keep.to_numpy()]
+
+# %% ../../nbs/core/02_data.ipynb #90f8b6ce
+_NAMINGS = {     # of image and mask, without .nii or .nii.gz; the group is the case, and if it is empty, the folder tells
+    "isles2015": (r"()VSD\.Brain.*\.MR_Flair(?:\..*)?", r"()VSD\.Brain.*\.OT(?:\..*)?"),
+    "": (r"(.*?)(?:^|[_.-])(?:flair|t2f)", r"(.*?)(?:(?:^|[_.-])(?:flair|t2f|segm?|mask|lesion|label)s?)+")}
+
+def _volume_pairs(name, folder):
+    "case -> paths of its image and of its mask."
+    namings, places, pairs = _NAMINGS.get(name, _NAMINGS[""]), {}, {}
+    for path in sorted(folder.rglob("*.[nN][iI][iI]*")):
+        stem = re.sub(r"\.nii(\.gz)?$", "", path.name, flags=re.I)
+        place = path.parent.parent if path.parent.name == stem else path.parent
+        for kind, naming in enumerate(namings):
+            if (match := re.fullmatch(naming, stem, re.I)) and path.is_file() and not stem.startswith("."):
+                cases = places.setdefault(place, ({}, {}))[kind]
+                if (case := match[1] or place.name) in cases: raise DataError(f"{name}: {case} has two files for one: {cases[case]} and {path}; remove one")
+                cases[case] = path
+                break
+    for images, masks in places.values():
+        if len(images) == len(masks) == 1: masks = dict(zip(images, masks.values()))
+        for case in sorted(images.keys() ^ masks.keys()):
+            raise DataError(f"{name}: {(images | masks)[case]} has no {'mask' if case in images else 'image'} beside it, named alike and ending in "
+                            f"{'seg, mask, lesion or label' if case in images else 'flair or t2f'}")
+        for case, path in images.items():
+            if case in pairs: raise DataError(f"{name}: the subject {case} stands there twice: {pairs[case][0]} and {path}; remove one")
+            pairs[case] = path, masks[case]
+    if not pairs: raise DataError(f"{name}: no volumes in {folder}: an image's name ends in flair or t2f, its mask's in seg, mask, lesion or label, "
+                                  "both in .nii or .nii.gz (isles2015: VSD.Brain.XX.O.MR_Flair.<number> and VSD.Brain.XX.O.OT.<number>)")
+    return pairs
+
+# %% ../../nbs/core/02_data.ipynb #6d850a21
+def _axial(volume, affine):
+    "A volume (three axes in any order) as a view (Z,H,W): slices from below to above, rows from anterior to posterior, columns from left to right."
+    return nib.apply_orientation(volume, nib.io_orientation(affine)).transpose(2, 1, 0)[:, ::-1]
+
+# %% ../../nbs/core/02_data.ipynb #47a60e88
+def _nifti(path, voxels=False):
+    "A volume's header (shape, affine), or its voxels."
+    try:
+        image = nib.load(path)
+        if voxels and str(path).lower().endswith(".gz"):                       # as a whole, so that its checksum is compared
+            image = type(image).from_bytes(gzip.decompress(Path(path).read_bytes()))
+        if voxels: return np.asanyarray(image.dataobj)
+    except (nib.filebasedimages.ImageFileError, nib.spatialimages.HeaderDataError, OSError, EOFError, ValueError, zlib.error) as error:
+        raise DataError(f"{path} is no NIfTI volume, or cut short ({' '.join(str(error).split())}); get it again") from error
+    if len(image.shape) != 3 or not all(image.shape):
+        raise DataError(f"{path} has shape {image.shape}; a volume has three axes: store one sequence and one time point a file")
+    if not np.isfinite(image.affine).all() or not np.linalg.det(image.affine):
+        raise DataError(f"{path}: its affine ({image.affine[:3].tolist()}) does not tell how the volume lies in space")
+    return image
+
+def _depth(image, mask):
+    "How many axial slices a volume has; `DataError` if its mask is another volume's."
+    flair, labels = _nifti(image), _nifti(mask)
+    if flair.shape != labels.shape: raise DataError(f"{mask} has shape {labels.shape}, its image {image} {flair.shape}; they must be the same")
+    if not np.allclose(flair.affine, labels.affine, rtol=1e-3, atol=.01):      # mm
+        raise DataError(f"{mask} has the affine {labels.affine[:3].round(3).tolist()}, its image {image} {flair.affine[:3].round(3).tolist()}; "
+                        "they must lie alike in space: resample the mask onto the image")
+    return len(_axial(np.broadcast_to(0, flair.shape), flair.affine))
+
+# %% ../../nbs/core/02_data.ipynb #8f76bfc1
+def _middle(depth, middle):
+    "Numbers of the middle slices."
+    n = max(1, round(middle*depth)) if middle < 1 else min(int(middle), depth)
+    return range((depth - n)//2, (depth - n)//2 + n)
+
+# %% ../../nbs/core/02_data.ipynb #9dea18fd
+def _patient(case):
+    "The name of a case without the number of the scan, where BraTS numbers scans."
+    match = re.fullmatch(r"(brats-[a-z]+-\d+|brats_(?:2013|tcia)_pat\d+)[_-]\d+", case, re.I)
+    return match[1] if match else case
+
+# %% ../../nbs/core/02_data.ipynb #eecf7004
+def read_volumes(name: str,           # of the set: it names the files in its own way, or as all do
+                 folder: Path,        # holds the cases
+                 middle: float = 60,  # slices of each volume, from its middle; below 1: a share of them
+                ) -> pd.DataFrame:    # the table of the contract without dx, and level: a slice's place in its volume, 0 (below) to 1 (above)
+    "The middle slices of FLAIR volumes with lesion masks; no voxel is read yet."
+    if isinstance(middle, bool) or not isinstance(middle, (int, float)) or not (0 < middle < 1 or middle >= 1 and middle == middle//1):
+        raise DataError(f"middle={middle!r}: a whole number of slices, or a share between 0 and 1")
+    rows, own = [], folder/name                 # of the set, in a root that holds others too
+    for case, (image, mask) in _volume_pairs(name, own if own.is_dir() else folder).items():
+        depth = _depth(image, mask)
+        rows += [dict(id=f"{case}_{z:03d}", group=_patient(case), source=name, image=f"{image}::{z}", mask=f"{mask}::{z}", level=(z + .5)/depth)
+                 for z in _middle(depth, middle)]
+    return pd.DataFrame(rows)
+
+# %% ../../nbs/core/02_data.ipynb #05e1bb63
+for _name, _marker, _where in (
+        ("brats", "*/*.nii* or HGG/*/*.nii*", "https://www.synapse.org (BraTS of any year from 2017: one folder a case)"),
+        ("brats2015", "brats_*/*_flair.nii*", "the cases of BraTS 2015 as NIfTI (Menze et al. 2015)"),
+        ("lgg", "TCGA_*/*_flair.nii*", "https://www.kaggle.com/datasets/mateuszbuda/lgg-mri-segmentation (FLAIR and masks packed as one volume a case)"),
+        ("isles2015", "*/VSD.Brain*Flair*", "https://zenodo.org/records/17736412 (ISLES 2015, SISS, training)"),
+        ("nifti", "*.nii* or */*.nii*", "your own volumes: <case>_flair.nii.gz and <case>_seg.nii.gz, in one folder or one folder a case")):
+    register(_name, classes=SLICE_CLASSES, marker=_marker, where=_where)(partial(read_volumes, _name))
 
 # %% ../../nbs/core/02_data.ipynb #a7e4ffb1
 @register("phantom", classes=PHANTOM_CLASSES, draw=draw_skin)
@@ -381,7 +496,22 @@ def read_phantom(n: int = 3000,         # images
     table = skin_phantom_table(n, seed=phantom_seed)
     return table.assign(id=table.image_id, group=table.patient_id, source=table.clinic, skin_type=table.fitzpatrick)
 
+# %% ../../nbs/core/02_data.ipynb #9169cb9c
+def read_brain_phantom(lesion: str,           # "tumour" or "stroke"
+                       n_subjects: int = 60,
+                       n_slices: int = 10,    # of each subject
+                       phantom_seed: int = 0, # of the drawing
+                      ) -> pd.DataFrame: # the table of the contract with all drawing parameters beside it
+    "Slices of drawn brains, whose healthy twins `draw_brain(table, size, lesions=False)` draws."
+    return brain_phantom_table(n_subjects, n_slices, lesion, phantom_seed).assign(source=lesion, dx=SLICE_CLASSES[0])
+
+for _lesion in ("tumour", "stroke"): register(f"{_lesion}_phantom", classes=SLICE_CLASSES, draw=draw_brain)(partial(read_brain_phantom, _lesion))
+
 # %% ../../nbs/core/02_data.ipynb #7feccd5e
+def _is_volume(table): return "image" in table and re.search(r"\.nii(\.gz)?::", table.image.iloc[0], re.I) is not None
+def _is_slice(table): return ".npz::" in table.image.iloc[0] or _is_volume(table)
+
+# %% ../../nbs/core/02_data.ipynb #d2d7ad78
 def _checked_types(name, table):
     "Fitzpatrick types as floats, 1 to 6; NaN where the cell is empty."
     types = pd.to_numeric(table.skin_type, errors="coerce").astype(float)
@@ -392,6 +522,7 @@ def _checked_types(name, table):
 
 def _checked_table(spec, table):
     "The contract's columns, unique ids, known diagnoses; adds `label`, sorts by id."
+    if _is_volume(table): table = table.assign(dx=SLICE_CLASSES[0])          # until the masks are read
     _need_columns(table, ("id", "dx", "group"), f"the reader of {spec.name}")
     if (twice := table.id[table.id.duplicated()]).size:
         raise DataError(f"{spec.name}: the image id {twice.iloc[0]} stands there {(table.id == twice.iloc[0]).sum()} times ({twice.nunique()} such ids)")
@@ -414,65 +545,90 @@ def _square(image, size, resample):
     left, top = (image.width - side)/2, (image.height - side)/2
     return image.resize((size, size), resample, box=(left, top, left + side, top + side))
 
-def _padded(pixels):
-    "The (H,W) of a slice in the middle of a square, as a PIL image; an odd pixel goes below or to the right."
-    side = max(pixels.shape)
-    before = [(side - n)//2 for n in pixels.shape]
-    return Image.fromarray(np.pad(pixels, [(b, side - n - b) for b, n in zip(before, pixels.shape)]))
+def _shape(size, frame): return (size, round(size*frame[1]/frame[0])) if frame else (size, size)
 
-def _decode_image(data, size):
-    "Encoded bytes -> uint8 (size,size,3), a slice's (H,W) -> uint8 (size,size,1); and the width and height it had."
-    is_slice = isinstance(data, np.ndarray)
-    image = _padded(data) if is_slice else Image.open(BytesIO(data))
-    original = data.shape[::-1] if is_slice else image.size
+def _framed(pixels, size, frame, resample):
+    "The (H,W) of a slice, its centre in that of `frame` (None: of the square that holds it), resized; an odd pixel goes below or to the right."
+    frame = frame or 2*(max(pixels.shape),)
+    kept = np.minimum(pixels.shape, frame)
+    centre = lambda whole: tuple(slice((n - k)//2, (n - k)//2 + k) for n, k in zip(whole, kept))
+    canvas = np.zeros(frame, pixels.dtype)
+    canvas[centre(frame)] = pixels[centre(pixels.shape)]
+    return np.asarray(Image.fromarray(canvas).convert("L").resize(_shape(size, frame)[::-1], resample))
+
+def _decode_image(data, size, frame=None):
+    "Encoded bytes -> uint8 (size,size,3), a slice's (H,W) -> uint8 (size,W,1); and the width and height it had."
+    if isinstance(data, np.ndarray): return _framed(data, size, frame, Image.Resampling.BICUBIC)[..., None], data.shape[::-1]
+    image = Image.open(BytesIO(data))
+    original = image.size
     image.draft("RGB", (size, size))            # lets libjpeg skip what the resize would throw away
-    if not is_slice: image = image.convert("RGB")
-    return np.asarray(_square(image, size, Image.Resampling.BICUBIC)).reshape(size, size, -1), original
+    return np.asarray(_square(image.convert("RGB"), size, Image.Resampling.BICUBIC)), original
 
-def _decode_mask(data, size):
-    "Encoded bytes or a slice's bool (H,W) -> bool (size,size), and the width and height it had; palette files become grey first."
-    is_slice = isinstance(data, np.ndarray)
-    image = _padded(data) if is_slice else Image.open(BytesIO(data))
-    return np.asarray(_square(image.convert("L"), size, Image.Resampling.BOX)) >= 128, data.shape[::-1] if is_slice else image.size
+def _decode_mask(data, size, frame=None):
+    "Encoded bytes -> bool (size,size), a slice's bool (H,W) -> bool (size,W); and the width and height it had; palette files become grey first."
+    if isinstance(data, np.ndarray): return _framed(data, size, frame, Image.Resampling.BOX) >= 128, data.shape[::-1]
+    image = Image.open(BytesIO(data))
+    return np.asarray(_square(image.convert("L"), size, Image.Resampling.BOX)) >= 128, image.size
 
-# %% ../../nbs/core/02_data.ipynb #bb6e1779
-def _is_slice(locator): return ".npz::" in locator
+# %% ../../nbs/core/02_data.ipynb #d1bd7c25
+def _voxels(path):
+    "The finite numbers of a volume."
+    voxels = _nifti(path, voxels=True)
+    if voxels.dtype.kind not in "biuf": raise DataError(f"{path} holds {voxels.dtype}; allowed are whole numbers and floats")
+    if bad := np.count_nonzero(~np.isfinite(voxels)): raise DataError(f"{path}: {bad:,} voxels are NaN or infinite; each voxel needs a number")
+    return voxels
 
+def _volume_slices(image, mask, levels):
+    "Some slices (n,) of a volume, uint8 (n,H,W), and of its mask, bool (n,H,W); all voxels are checked."
+    affine, flair, labels = _nifti(image).affine, _voxels(image), _voxels(mask)
+    top, low = np.percentile(flair, 99.5), flair.min()
+    if low < min(0, -.01*top): raise DataError(f"{image}: values down to {low:g} (99.5 % are below {top:g}); FLAIR has none below 0: "
+                                               "give the volume as it was before z-scores were taken, or shift and scale it")
+    if top <= 0: raise DataError(f"{image}: 99.5 % of the voxels are 0: the volume is empty")
+    if labels.min() < 0 or (labels.dtype.kind == "f" and (labels != np.rint(labels)).any()):
+        raise DataError(f"{mask}: labels are whole numbers from 0, and 0 is no lesion; found {labels[(labels < 0) | (labels != np.rint(labels))][0]:g}")
+    flair, labels = (_axial(v, affine)[levels] for v in (flair, labels))
+    return np.rint(flair.clip(0, top)*np.float32(255/top)).astype(np.uint8), labels > 0
+
+# %% ../../nbs/core/02_data.ipynb #9e305be6
 def _slice_arrays(path):
     "All slices of an archive and their masks, in memory."
     mask, _ = _slice_masks(path)
     return dict(flair=_slice_pixels(path, mask.shape), mask=mask)
 
-# %% ../../nbs/core/02_data.ipynb #890bce44
+# %% ../../nbs/core/02_data.ipynb #1ad94a3b
 class _Files:
     "Reads what a locator names: bytes of a file, (H,W) of a slice; keeps archives open."
     def __init__(self): self.archives = {}
     def __call__(self, locator):
         archive, _, member = locator.partition("::")
         if not member: return Path(archive).read_bytes()
-        if not _is_slice(locator): return self.archives[archive].read(member)
+        if isinstance(self.archives[archive], zipfile.ZipFile): return self.archives[archive].read(member)
         name, _, row = member.partition("::")
         return self.archives[archive][name][int(row)]
     def open(self, locators):
-        for archive, is_slices in {(l.partition("::")[0], _is_slice(l)) for l in locators if "::" in l}:
+        for archive, is_slices in {(l.partition("::")[0], ".npz::" in l) for l in locators if "::" in l}:
             self.archives[archive] = _slice_arrays(archive) if is_slices else zipfile.ZipFile(archive)
     def close(self):
         for archive in self.archives.values():
             if isinstance(archive, zipfile.ZipFile): archive.close()
 
-# %% ../../nbs/core/02_data.ipynb #ad827079
+# %% ../../nbs/core/02_data.ipynb #cb6a0fb8
 _PREPARED_AS = "centre square, bicubic, draft; masks box >= 128; 2"   # part of the cache's key: change it with the code above
 _SLICES_PREPARED_AS = "padded square, bicubic; masks box >= 128; 2"
+_VOLUMES_PREPARED_AS = "0 to V99.5; "
 
-def _prepared_as(table): return _SLICES_PREPARED_AS if _is_slice(table.image[0]) else _PREPARED_AS
+def _prepared_as(table, frame=None):
+    made_as = _VOLUMES_PREPARED_AS*_is_volume(table) + (_SLICES_PREPARED_AS if _is_slice(table) else _PREPARED_AS)
+    return made_as + f"; frame {frame[0]}x{frame[1]}" if frame else made_as
 
 def cache_dir() -> Path: # $MEDGAN_CACHE, else ~/.cache/medgan/prepared
     "The folder of what is computed once: prepared images, features."
     return Path(os.environ.get("MEDGAN_CACHE") or Path.home()/".cache"/"medgan"/"prepared").expanduser()
 
-def _cache_key(table, size):
+def _cache_key(table, size, frame=None):
     "Changes with the list of images, their labels and groups, the files' sizes and times, and the preprocessing."
-    digest = hashlib.sha256(f"{size} {_prepared_as(table)}".encode())
+    digest = hashlib.sha256(f"{size} {_prepared_as(table, frame)}".encode())
     digest.update(table[["id", "dx", "group", "image", "mask"]].to_csv(index=False).encode())
     for path in sorted({l.partition("::")[0] for l in (*table.image, *table["mask"]) if l}):
         stat = os.stat(path)
@@ -490,20 +646,20 @@ def _fingerprint(images, masks, table):
     return digest.hexdigest()[:16]
 
 # %% ../../nbs/core/02_data.ipynb #86e71f10
-def _frames(sizes, is_slice): # sizes (n,2) int: width, height
-    "The square that was resized, in px of the originals: its left and top, (n,2), and its side, (n,)."
-    side = sizes.max(1) if is_slice else sizes.min(1)
-    corner = (sizes - side[:, None])/2
-    return np.ceil(corner) if is_slice else corner, side
+def _frames(sizes, is_slice, frame=None): # sizes (n,2) int: width, height
+    "What was resized, in px of the originals: its left and top, (n,2), and its width and height, (n,2)."
+    extent = np.broadcast_to(frame[::-1] if frame else (sizes.max(1) if is_slice else sizes.min(1))[:, None], sizes.shape)
+    corner = (sizes - extent)/2
+    return np.trunc(corner) if is_slice else corner, extent
 
-def _decode_all(name, table, size, images, masks): # images uint8 (N,size,size,C) and masks bool (N,size,size) or None are filled
+def _decode_all(name, table, size, images, masks, frame=None): # images uint8 (N,size,W,C) and masks bool (N,size,W) or None are filled
     "Decode what `table` lists; gives width and height of the originals, (N,2). `DataError` that names the files that cannot be read."
     files, bad, sizes = _Files(), [], np.zeros((len(table), 2), np.int32)
     def decode(row):
         try:
-            images[row], sizes[row] = _decode_image(files(locator := table.image[row]), size)
+            images[row], sizes[row] = _decode_image(files(locator := table.image[row]), size, frame)
             if masks is None: return
-            masks[row], (width, height) = _decode_mask(files(locator := table["mask"][row]), size)
+            masks[row], (width, height) = _decode_mask(files(locator := table["mask"][row]), size, frame)
             if (width, height) != tuple(sizes[row]):
                 raise ValueError(f"the mask has {width}x{height} px, its image {table.image[row]} {sizes[row, 0]}x{sizes[row, 1]}")
         except (OSError, KeyError, SyntaxError, ValueError, zipfile.BadZipFile) as error: bad.append((locator, error))
@@ -518,18 +674,41 @@ def _decode_all(name, table, size, images, masks): # images uint8 (N,size,size,C
                         "Get these files again, or take them out of the list")
     return sizes
 
+# %% ../../nbs/core/02_data.ipynb #fdb23de7
+def _decode_volumes(name, table, size, frame, images, masks):
+    "Volume by volume; gives width and height of the slices, (N,2), and the share of each that its mask covers, (N,)."
+    sizes, shares = np.zeros((len(table), 2), np.int32), np.zeros(len(table))
+    image, mask = (table[c].str.rpartition("::") for c in ("image", "mask"))
+    def decode(rows):
+        flair, lesion = _volume_slices(image[0][rows[0]], mask[0][rows[0]], image[2][rows].astype(int))
+        for i, row in enumerate(rows):
+            images[row], sizes[row] = _decode_image(flair[i], size, frame)
+            masks[row], shares[row] = _decode_mask(lesion[i], size, frame)[0], lesion[i].mean()
+    volumes = list(table.groupby(image[0]).indices.values())
+    with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:             # four volumes in memory
+        for _ in progress_bar(pool.map(decode, volumes), total=len(volumes), desc=f"preparing {name} at {size} px", unit=" volumes"): pass
+    return sizes, shares
+
+def _judged(table, shares): # shares (N,)
+    "The classes of slices whose masks cover these shares."
+    return table.assign(dx=np.take(SLICE_CLASSES, shares > 0), label=(shares > 0).astype(int), is_pathological=shares > 0, lesion_share=shares)
+
 # %% ../../nbs/core/02_data.ipynb #314b36b5
-def _prepare(name, table, size, folder):
+def _prepare(name, table, size, folder, frame=None):
     "Decode all images of `table` into `folder`, through a temporary one, so that a half-made cache is never seen."
     folder.parent.mkdir(parents=True, exist_ok=True)
-    has_masks, channels = bool((table["mask"] != "").all()), 1 if _is_slice(table.image[0]) else 3
+    has_masks, channels, shape = bool((table["mask"] != "").all()), 1 if _is_slice(table) else 3, _shape(size, frame)
     unfinished = Path(tempfile.mkdtemp(prefix=folder.name + ".", suffix=".part", dir=folder.parent))
     try:
-        images = np.lib.format.open_memmap(unfinished/"images.npy", "w+", np.uint8, (len(table), size, size, channels))
-        masks = np.lib.format.open_memmap(unfinished/"masks.npy", "w+", bool, (len(table), size, size)) if has_masks else None
-        sizes = _decode_all(name, table, size, images, masks)
-        side = int(_frames(sizes, _is_slice(table.image[0]))[1].min())
-        meta = dict(fingerprint=_fingerprint(images, masks, table), smallest_side=side, made_as=_prepared_as(table))
+        images = np.lib.format.open_memmap(unfinished/"images.npy", "w+", np.uint8, (len(table), *shape, channels))
+        masks = np.lib.format.open_memmap(unfinished/"masks.npy", "w+", bool, (len(table), *shape)) if has_masks else None
+        if _is_volume(table):
+            sizes, shares = _decode_volumes(name, table, size, frame, images, masks)
+            np.save(unfinished/"shares.npy", shares)
+            table = _judged(table, shares)
+        else: sizes = _decode_all(name, table, size, images, masks, frame)
+        side = int(_frames(sizes, _is_slice(table), frame)[1][:, 1].min())
+        meta = dict(fingerprint=_fingerprint(images, masks, table), smallest_side=side, made_as=_prepared_as(table, frame))
         np.save(unfinished/"sizes.npy", sizes)
         images.flush()
         if has_masks: masks.flush()
@@ -560,19 +739,19 @@ def _box_rows(path, name, table, sizes):
     return rows.astype(int), box
 
 # %% ../../nbs/core/02_data.ipynb #9e716ac4
-def _in_square(box, sizes, size, is_slice):
-    "Boxes (n,4), px of originals of `sizes` (n,2), as int px of the prepared square; clipped, empty where they lie beside it."
-    corner, side = _frames(sizes, is_slice)
-    moved = (box - np.tile(corner, 2))*size/side[:, None]
-    return np.hstack([np.floor(moved[:, :2]), np.ceil(moved[:, 2:])]).clip(0, size).astype(int)
+def _in_square(box, sizes, size, is_slice, frame=None):
+    "Boxes (n,4), px of originals of `sizes` (n,2), as int px of the prepared images; clipped, empty where they lie beside them."
+    shape, (corner, extent) = _shape(size, frame)[::-1], _frames(sizes, is_slice, frame)
+    moved = (box - np.tile(corner, 2))*np.tile(shape, 2)/np.tile(extent, 2)
+    return np.hstack([np.floor(moved[:, :2]), np.ceil(moved[:, 2:])]).clip(0, np.tile(shape, 2)).astype(int)
 
-def _table_boxes(path, name, table, sizes, size):
-    "For each image a tuple of its boxes in the prepared square; a warning counts the boxes that lie beside it."
+def _table_boxes(path, name, table, sizes, size, frame=None):
+    "For each image a tuple of its boxes in the prepared one; a warning counts the boxes that lie beside it."
     rows, box = _box_rows(path, name, table, sizes)
-    box = _in_square(box, sizes[rows], size, _is_slice(table.image[0]))
+    box = _in_square(box, sizes[rows], size, _is_slice(table), frame)
     inside = (box[:, :2] < box[:, 2:]).all(1)
     if not inside.all():
-        warnings.warn(f"{name}: {(~inside).sum():,} of {len(box):,} boxes lie outside the centre square and are dropped", stacklevel=3)
+        warnings.warn(f"{name}: {(~inside).sum():,} of {len(box):,} boxes lie outside the {'frame' if frame else 'centre square'} and are dropped", stacklevel=3)
     found = [[] for _ in range(len(table))]
     for row, corners in zip(rows[inside], box[inside].tolist()): found[row].append(tuple(corners))
     return [tuple(b) for b in found]
@@ -585,15 +764,16 @@ def split_groups(groups: Sequence,   # group of each image, (N,)
                  parts: dict[str, float] = PARTS, # name -> share of the images; shares add up to 1
                  seed: int = 0,      # another seed, another split
                 ) -> np.ndarray:     # name of the part of each image, (N,)
-    "Deal whole groups to the parts; a group with several classes counts as its rarest."
+    "Deal whole groups to the parts; a group with several classes (a patient's slices) counts as its rarest."
     if not (abs(sum(parts.values()) - 1) <= 1e-6 and all(share > 0 for share in parts.values())): raise DataError(f"parts={parts}: shares are positive and add up to 1")
     frame = pd.DataFrame(dict(group=np.asarray(groups), label=np.asarray(labels)))
     rarity = frame.label.map(frame.label.value_counts())
     by_group = frame.assign(rarity=rarity).sort_values("rarity", kind="stable").groupby("group", sort=True).agg(label=("label", "first"), n=("label", "size"))
+    in_groups = frame.groupby("label").group.nunique()
+    for label in in_groups.index[in_groups < len(parts)]:
+        raise DataError(f"class {label!r} has {in_groups[label]} group(s) ({(frame.label == label).sum()} images); a split into {', '.join(parts)} needs at least {len(parts)}")
     rng, names, shares, home = np.random.default_rng(seed), list(parts), np.array(list(parts.values())), {}
     for label, members in by_group.groupby("label", sort=True):
-        if len(members) < len(parts):
-            raise DataError(f"class {label!r} has {len(members)} group(s) ({members.n.sum()} images); a split into {', '.join(parts)} needs at least {len(parts)}")
         members, filled = members.iloc[rng.permutation(len(members))], np.zeros(len(parts))
         wanted = shares*members.n.sum()
         for position, (group, n) in enumerate(members.n.items()):
@@ -603,6 +783,8 @@ def split_groups(groups: Sequence,   # group of each image, (N,)
             home[group] = names[part]
     result = frame.group.map(home).to_numpy()
     assert frame.assign(part=result).groupby("group").part.nunique().max() == 1, "a group stands on two sides"
+    if (lacking := pd.crosstab(result, frame.label).eq(0).stack()).any():
+        raise DataError(f"split with seed={seed}: {lacking.idxmax()[0]} has no image of class {lacking.idxmax()[1]!r}; take another seed")
     return result
 
 # %% ../../nbs/core/02_data.ipynb #0fb43697
@@ -622,8 +804,9 @@ class ImageData(Dataset):
         self.fingerprint = fingerprint
 
     @property
-    def size(self) -> int: # side in px
-        return self.images.shape[1]
+    def size(self) -> int: return self.images.shape[1]                     # height in px
+    @property
+    def shape(self) -> tuple[int, int]: return self.images.shape[1:3]      # height and width in px
 
     def __len__(self): return len(self.rows)
 
@@ -647,7 +830,7 @@ class ImageData(Dataset):
         return sample
 
     def __repr__(self):
-        return f"ImageData({self.name}, {len(self):,} images of {self.size} px, {self.table.group.nunique():,} groups, {len(self.classes)} classes, {self.fingerprint})"
+        return f"ImageData({self.name}, {len(self):,} images of {'x'.join(map(str, dict.fromkeys(self.shape)))} px, {self.table.group.nunique():,} groups, {len(self.classes)} classes, {self.fingerprint})"
 
 # %% ../../nbs/core/02_data.ipynb #85b617c1
 def _subset(self, keep) -> "ImageData": # keep: row numbers or a boolean mask
@@ -704,18 +887,29 @@ ImageData.roi_boxes = _roi_boxes
 def _check_size(size):
     if not isinstance(size, int) or isinstance(size, bool) or not 8 <= size <= 1024: raise DataError(f"size={size!r}: a whole number of pixels, 8 to 1024")
 
+def _check_frame(frame, size, name, table):
+    "The frame as (height, width), or None."
+    if frame is None: return None
+    if table is None or not _is_slice(table): raise DataError(f"{name}: frame={frame!r} is for brain slices and volumes; other images are squares")
+    is_pair = isinstance(frame, (tuple, list)) and len(frame) == 2
+    if not is_pair or not all(isinstance(n, int) and not isinstance(n, bool) and 8 <= n <= 1024 for n in frame):
+        raise DataError(f"frame={frame!r}: height and width in px of the original slices, two whole numbers from 8 to 1024")
+    if not 8 <= (width := _shape(size, frame)[1]) <= 1024: raise DataError(f"frame={frame!r} at size={size} is {width} px wide; allowed are 8 to 1024")
+    return tuple(frame)
+
 def _warn_enlarged(name, side, size, stacklevel=3): # 3 = the caller of the function that asks
     if side < size: warnings.warn(f"{name}: the smallest image has {side} px; at size={size} some are enlarged", stacklevel=stacklevel)
 
 # %% ../../nbs/core/02_data.ipynb #a340c387
 def load_data(name: str,            # a registered name, e.g. "phantom" or "ham10000"
               data_dir: str = "",   # data root or the set's folder; "" = $MEDGAN_DATA, else ~/.cache/medgan
-              size: int = 64,       # side in px, 8..1024
+              size: int = 64,       # height in px, 8..1024; without a frame also the width
               split: str = "",      # "train", "val" or "test" of the split by group; "" = the whole set
               classes: Sequence[str] | None = None, # only these, in this label order; None = all
               seed: int = 0,        # of the split
               boxes: str = "",      # CSV of regions of interest: id, x0, y0, x1, y1 in px of the original files; "" = none
-              **options,            # for the reader, e.g. `n=` and `phantom_seed=` of the phantoms
+              frame: tuple[int, int] | None = None, # slices, volumes: (height, width) in px of the original, cut or padded to; None = a square
+              **options,            # for the reader, e.g. `n=` and `phantom_seed=` of the phantoms, `middle=` of volumes
              ) -> ImageData:        # the data set
     "Open a data set; files are decoded on first use into a cache ($MEDGAN_CACHE, else ~/.cache/medgan/prepared)."
     spec = data_spec(name)
@@ -723,19 +917,23 @@ def load_data(name: str,            # a registered name, e.g. "phantom" or "ham1
     if split not in ("", *PARTS): raise DataError(f"split={split!r}: allowed are {', '.join(map(repr, PARTS))} or '' for all")
     if spec.draw:
         if boxes: raise DataError(f"{name}: boxes={boxes!r} is for sets of files; the masks of drawn images tell where their boxes are")
+        _check_frame(frame, size, name, None)
         table, all_classes = _checked_table(spec, spec.read(**options))
         images, masks = spec.draw(table, size)
+        if spec.classes == SLICE_CLASSES: table = _judged(table, masks.mean((1, 2)))
         fingerprint = _fingerprint(images, masks, table)
     else:
         table, all_classes = _checked_table(spec, spec.read(find_folder(spec, data_dir), **options))
-        folder = cache_dir()/f"{name}-{size}-{_cache_key(table, size)}"
-        if not (folder/"meta.json").exists(): _prepare(name, table, size, folder)
+        frame = _check_frame(frame, size, name, table)
+        folder = cache_dir()/f"{name}-{size}-{_cache_key(table, size, frame)}"
+        if not (folder/"meta.json").exists(): _prepare(name, table, size, folder, frame)
+        if _is_volume(table): table = _judged(table, np.load(folder/"shares.npy"))
         images = np.load(folder/"images.npy", mmap_mode="r")
         masks = np.load(folder/"masks.npy", mmap_mode="r") if (folder/"masks.npy").exists() else None
         meta = json.loads((folder/"meta.json").read_text())
         fingerprint = meta["fingerprint"]
         if boxes:
-            table["boxes"] = _table_boxes(Path(boxes).expanduser(), name, table, np.load(folder/"sizes.npy"), size)
+            table["boxes"] = _table_boxes(Path(boxes).expanduser(), name, table, np.load(folder/"sizes.npy"), size, frame)
             fingerprint = hashlib.sha256((fingerprint + repr(table.boxes.tolist())).encode()).hexdigest()[:16]
         _warn_enlarged(name, meta["smallest_side"], size)
     data = ImageData(name, images, masks, table, all_classes, fingerprint)
@@ -775,7 +973,8 @@ def _pixels(images, name):
         raise DataError(f"{name}: images are uint8 (N,H,W), (N,H,W,1) or (N,H,W,3), or float (N,1,H,W) or (N,3,H,W), "
                         f"got {images.dtype} {shape}")
     height, width = images.shape[2:] if is_float else images.shape[1:3]
-    if height != width: raise DataError(f"{name}: images are square, got {height} x {width} px")
+    if height != width and (channels == 3 or len(shape) == 3):
+        raise DataError(f"{name}: images are square, got {height} x {width} px; only slices need not be, as uint8 (N,H,W,1) or float (N,1,H,W)")
     if is_float: _check_floats(images, 0 if channels == 1 else -1, f"{name} (channels: {channels})")
     if is_float and channels == 3 and images.min() >= 0:
         raise DataError(f"{name}: all values are in [0,1]; float images of three channels are in [-1,1]: convert them by 2*x-1")
@@ -835,7 +1034,7 @@ def _named(labels, classes, n, name):
 
 # %% ../../nbs/core/02_data.ipynb #75442fa6
 def as_image_data(source,               # `ImageData`; uint8 (N,H,W[,C]); float (N,3,H,W) in [-1,1], (N,1,H,W) in [0,1]; a folder of files
-                  size: int | None = None, # side in px: a folder's images are resized to it, others must have it; None = as they are
+                  size: int | None = None, # height in px: a folder's images are resized to it, others must have it; None = as they are
                   name: str = "images", # for messages and the table
                   labels=None,          # class of each image, (N,): numbers (positions in `classes`) or names; None = one class, "all"
                   groups=None,          # group of each image, (N,); None = each its own
