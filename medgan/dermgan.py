@@ -6,10 +6,10 @@
 __all__ = ['TONE_CODES', 'SIZES', 'TERMS', 'background', 'estimate_ita', 'skin_types', 'box_groups', 'crop_window', 'roi_crops',
            'code_table', 'check_boxes', 'encode_map', 'region_boxes', 'decode_map', 'encode_maps', 'as_input', 'roi_of',
            'MapData', 'DermGANGenerator', 'DermGANDiscriminator', 'checkerboard', 'reconstruction_loss', 'roi_loss',
-           'feature_matching_loss', 'generator_terms', 'weighted_sum', 'dermgan_step', 'linear_decay', 'draw',
-           'build_dermgan', 'train_dermgan', 'sample_maps', 'vary_tone', 'tone_and_lesion', 'tone_response', 'box_iou',
-           'place_response', 'grow_boxes', 'border_profile', 'fid_trials', 'ConventionalAugmentation', 'joined',
-           'f1_by_class', 'load_dermgan']
+           'feature_matching_loss', 'generator_terms', 'weighted_sum', 'dermgan_step', 'draw', 'build_dermgan',
+           'train_dermgan', 'sample_maps', 'vary_tone', 'tone_and_lesion', 'tone_response', 'box_iou', 'place_response',
+           'grow_boxes', 'border_profile', 'fid_trials', 'ConventionalAugmentation', 'joined', 'f1_by_class',
+           'load_dermgan']
 
 # %% ../nbs/02_dermgan.ipynb #77346aac
 import math
@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from .core.data import DataError, ImageData
-from .core.gan import discriminator_loss, generator_loss, normal_init
+from .core.gan import discriminator_loss, generator_loss, linear_decay, normal_init, set_lr
 from .core.metrics import fid
 from .core.phantoms import boxes, fitzpatrick, ita, rgb_to_lab
 from .core.plots import as_uint8
@@ -379,8 +379,7 @@ def dermgan_step(G: nn.Module, D: nn.Module,  # generator, discriminator
                 ) -> Callable[[dict], dict]:  # the step for `Trainer.fit`
     "One training step: D once, then G once (pix2pix's order)."
     def step(batch):
-        for opt in (opt_G, opt_D):
-            for group in opt.param_groups: group["lr"] = rate()
+        set_lr((opt_G, opt_D), rate())
         x, m = random_turns(batch["image"], batch["map"])
         fake = G(m)
         real_logits, fake_logits = D(m, x)[0], D(m, fake.detach())[0]
@@ -392,13 +391,6 @@ def dermgan_step(G: nn.Module, D: nn.Module,  # generator, discriminator
         D.requires_grad_(True)
         return dict(loss_D=loss_D, **terms, D_real=real_logits.sigmoid().mean(), D_fake=fake_logits.sigmoid().mean())
     return step
-
-# %% ../nbs/02_dermgan.ipynb #89fda081
-def linear_decay(step: int,  # steps done
-                 total: int, # steps of the whole run
-                ) -> float:  # factor of the learning rate
-    "1 for the first half, then down to 0 in a straight line (Isola et al. 2017)."
-    return min(1., 2*(1 - step/total))
 
 # %% ../nbs/02_dermgan.ipynb #a1f088ae
 def draw(G: DermGANGenerator, # generator

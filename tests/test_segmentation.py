@@ -1,4 +1,6 @@
 "Dice and its loss on cases with known answers; a segmenter that is trained the same twice, keeps its best epoch and refuses bad data."
+import inspect
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -146,12 +148,13 @@ def test_validation_dice_decides(monkeypatch):
     assert history.val_dice.tolist() == pytest.approx([.2, .6, .4, .6, .5]) and history.epoch.tolist() == [1, 2, 3, 4, 5]
     assert same_state(net.state_dict(), seen[1]) and not same_state(seen[1], seen[4])
 
-def test_turned_in_training(monkeypatch):
-    "Catches a training without flips and turns: what is learnt from is what `random_turns` gave, here nothing but lesions."
-    monkeypatch.setattr(segmentation, "random_turns", lambda image, mask: (image, torch.ones_like(mask)))
+def test_turned_in_training():
+    "Catches a training that leaves `augment` out, here one that shows nothing but lesions, and another default than flips and turns."
+    def all_lesion(image, mask): return image, torch.ones_like(mask)
     net = unet()
-    fit_segmenter(net, toy(0), toy(1), **QUICK | dict(epochs=4), lr=1e-2, patience=4)
+    fit_segmenter(net, toy(0), toy(1), **QUICK | dict(epochs=4), lr=1e-2, patience=4, augment=all_lesion)
     assert predict_masks(net, toy(1)).mean() > .9
+    assert inspect.signature(fit_segmenter).parameters["augment"].default is random_turns
 
 def test_score_is_of_the_whole_validation_part():
     "Catches a score of the first batch, of another part's masks (a subset has rows of its own), or of other weights than those kept."

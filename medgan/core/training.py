@@ -414,6 +414,7 @@ def _fit(self,
         batch = data.read(order[position][self.rank::self.world], self.device)
         torch.manual_seed(_mix(self.seed, self.step, self.rank))
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"): scalars = step(batch)
+        if self._pending and self._pending[-1][1].keys() != scalars.keys(): self._flush()      # a row has the terms of one kind of step
         self.step, self.images = self.step + 1, self.images + batch_size
         for ema in self.ema.values(): ema.update(batch_size, self.images)
         self._pending.append((self.step, {n: torch.as_tensor(v).detach() for n, v in scalars.items()}))
