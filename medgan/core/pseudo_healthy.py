@@ -18,7 +18,7 @@ from scipy import ndimage
 from sklearn.metrics import average_precision_score, roc_auc_score
 from torch import Tensor
 
-from .data import DataError, ImageData
+from .data import SLICE_CLASSES, DataError, ImageData
 
 # %% ../../nbs/core/11_pseudo_healthy.ipynb #bbbac527
 SCALE_WEIGHTS = (.0448, .2856, .3001, .2363, .1333) # β of the five scales (Wang et al. 2003, section 3.2)
@@ -186,8 +186,8 @@ def transplant(pathological: ImageData, # donors, with masks
         made = _set_in(pathological.images[i][..., 0]/255, pathological.masks[i], healthy.images[k][..., 0]/255, softness)
         if made is None or made[1].mean() < least: continue
         images.append(np.rint(255*made[0]).astype(np.uint8)); masks.append(made[1]); truth.append(healthy.images[k])
-        rows.append(dict(id=f"t{len(rows):04d}", dx="pathological", group=recipient.group, source=healthy.name, donor=donor.id, recipient=recipient.id))
+        rows.append(dict(id=f"t{len(rows):04d}", dx=SLICE_CLASSES[1], group=recipient.group, source=healthy.name, donor=donor.id, recipient=recipient.id))
     if len(rows) < n: raise DataError(f"only {len(rows)} of {n} transplants could be made in {100*n} attempts: too few subjects, or lesions that do not fit")
     images, masks, table = np.stack(images)[..., None], np.stack(masks), pd.DataFrame(rows).assign(label=1)
     fingerprint = sha256(images.tobytes() + masks.tobytes()).hexdigest()[:16]
-    return ImageData(f"{healthy.name}, transplants", images, masks, table, ("healthy", "pathological"), fingerprint), np.stack(truth)
+    return ImageData(f"{healthy.name}, transplants", images, masks, table, SLICE_CLASSES, fingerprint), np.stack(truth)

@@ -180,13 +180,16 @@ def conditional_gan_step(nets, optimizers, update: Callable, shown: dict[str, Ca
     return step
 
 # %% ../../nbs/models/00_cyclegan.ipynb #d51ef490
+def _generator(config): return ResNetGenerator(config["channels"], config["channels"], config["width"], config["n_blocks"])
+def _discriminator(config): return PatchDiscriminator(config["channels"], config["d_width"], config["sigmoid"])
+
+# %% ../../nbs/models/00_cyclegan.ipynb #bb786373
 def train_conditional_gan(data: TwoDomains, # from A to B
                           config: dict,     # as of `train_translation`, and channels, width, n_blocks, d_width, sigmoid
                           out_dir: str = "", resume: bool = False, **options, # as of `train_translation`
                          ) -> Trainer:      # G: A to B; D judges B
     "A generator that has to please a discriminator, and nothing else."
-    build = lambda: dict(G=ResNetGenerator(config["channels"], config["channels"], config["width"], config["n_blocks"]),
-                         D=PatchDiscriminator(config["channels"], config["d_width"], config["sigmoid"]))
+    build = lambda: dict(G=_generator(config), D=_discriminator(config))
     return train_translation(build, conditional_gan_step, data, config, out_dir, resume, **options)
 
 # %% ../../nbs/models/00_cyclegan.ipynb #7dcf5f00
@@ -227,10 +230,7 @@ def train_cyclegan(data: TwoDomains, # A and B
                    out_dir: str = "", resume: bool = False, **options, # as of `train_translation`
                   ) -> Trainer:      # G: A to B, F: B to A; D_a and D_b judge A and B
     "CycleGAN (Zhu et al. 2017) with the networks above."
-    def build():
-        generator = lambda: ResNetGenerator(config["channels"], config["channels"], config["width"], config["n_blocks"])
-        discriminator = lambda: PatchDiscriminator(config["channels"], config["d_width"], config["sigmoid"])
-        return dict(G=generator(), F=generator(), D_a=discriminator(), D_b=discriminator())
+    build = lambda: dict(G=_generator(config), F=_generator(config), D_a=_discriminator(config), D_b=_discriminator(config))
     step = cyclegan_step({name: config[name] for name in ("cycle", "identity")})
     return train_translation(build, step, data, config, out_dir, resume, **options)
 
