@@ -8,7 +8,7 @@ from medgan.core.training import CheckpointError, Trainer, checkpoints, load_che
 from medgan.models.cyclegan import (ImagePool, PatchDiscriminator, ResNetGenerator, TwoDomains, cyclegan_terms, train_conditional_gan,
                                     train_cyclegan)
 
-CONFIG = dict(channels=1, width=4, n_blocks=1, d_width=2, sigmoid=False, lr=1e-3, beta1=.5, batch_size=4, epochs=2, precision="no", seed=0, warmup=.5, pool=6, cycle=10, identity=0)
+CONFIG = dict(channels=1, width=4, n_blocks=1, n_down=2, d_width=2, sigmoid=False, lr=1e-3, beta1=.5, batch_size=4, epochs=2, precision="no", seed=0, warmup=.5, pool=6, cycle=10, identity=0)
 TRAIN = {"conditional GAN": train_conditional_gan, "CycleGAN": train_cyclegan}
 
 def noise(n, seed, size=32): return as_image_data(np.random.default_rng(seed).integers(0, 256, (n, size, size), np.uint8))
@@ -76,7 +76,7 @@ def test_pool_is_not_touched_from_outside():
     pool.exchange(given).zero_()
     assert torch.equal(torch.stack(pool.images), given)
 
-@pytest.mark.parametrize("wrong", [dict(width=0), dict(n_blocks=1.5), dict(channels=0)])
+@pytest.mark.parametrize("wrong", [dict(width=0), dict(n_blocks=1.5), dict(n_down=0), dict(channels=0)])
 def test_networks_refuse(wrong):
     "Catches sizes of networks that make no sense."
     with pytest.raises(ValueError, match=next(iter(wrong))): ResNetGenerator(**wrong)

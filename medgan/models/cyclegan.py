@@ -61,21 +61,23 @@ class ResNetGenerator(nn.Module):
     def __init__(self,
                  channels: int = 1,      # of the input
                  out_channels: int = 1,  # of the output
-                 width: int = 32,        # channels of the first layer; twice and four times that below (paper: 32)
-                 n_blocks: int = 6):     # residual blocks (Xia et al.: 6; Zhu et al.: 6 at 128 px, 9 at 256 px)
+                 width: int = 32,        # channels of the first layer; twice as many on each level below (paper: 32)
+                 n_blocks: int = 6,      # residual blocks (Xia et al.: 6; Zhu et al.: 6 at 128 px, 9 at 256 px)
+                 n_down: int = 2):       # levels below the first; the blocks see 1/2**n_down of the side (both papers: 2)
         super().__init__()
-        for name, value in (("channels", channels), ("out_channels", out_channels), ("width", width), ("n_blocks", n_blocks)): check_number(name, value, 1, whole=True)
-        self.channels = channels
-        up = [layer for a, b in ((4*width, 2*width), (2*width, width)) for layer in (nn.Upsample(scale_factor=2), *_convolution(a, b, 3))]
-        self.layers = nn.Sequential(*_convolution(channels, width, 7), *_convolution(width, 2*width, 3, 2), *_convolution(2*width, 4*width, 3, 2),
-                                    *(ResidualBlock(4*width) for _ in range(n_blocks)), *up, nn.Conv2d(width, out_channels, 3, padding=1), nn.Sigmoid())
+        for name, value in (("channels", channels), ("out_channels", out_channels), ("width", width), ("n_blocks", n_blocks), ("n_down", n_down)): check_number(name, value, 1, whole=True)
+        self.channels, self.n_down, widths = channels, n_down, [width*2**i for i in range(n_down + 1)]
+        down = [layer for a, b in zip(widths, widths[1:]) for layer in _convolution(a, b, 3, 2)]
+        up = [layer for b, a in reversed([*zip(widths, widths[1:])]) for layer in (nn.Upsample(scale_factor=2), *_convolution(a, b, 3))]
+        self.layers = nn.Sequential(*_convolution(channels, width, 7), *down, *(ResidualBlock(widths[-1]) for _ in range(n_blocks)), *up,
+                                    nn.Conv2d(width, out_channels, 3, padding=1), nn.Sigmoid())
         self.apply(normal_init)
 
     def forward(self,
-                x: Tensor,  # (B,channels,H,W), H and W divisible by 4
+                x: Tensor,  # (B,channels,H,W), H and W divisible by 2**n_down
                ) -> Tensor: # (B,out_channels,H,W) in [0,1], float32
         if x.ndim != 4 or x.shape[1] != self.channels: raise ValueError(f"images have shape {tuple(x.shape)}; the generator takes (B,{self.channels},H,W)")
-        if x.shape[2] % 4 or x.shape[3] % 4: raise ValueError(f"images have {x.shape[2]} x {x.shape[3]} px; both sides must be divisible by 4")
+        if any(side % 2**self.n_down for side in x.shape[2:]): raise ValueError(f"images have {x.shape[2]} x {x.shape[3]} px; both sides must be divisible by {2**self.n_down}")
         return self.layers(x).float()
 
 # %% ../../nbs/models/00_cyclegan.ipynb #652a5360
@@ -180,12 +182,12 @@ def conditional_gan_step(nets, optimizers, update: Callable, shown: dict[str, Ca
     return step
 
 # %% ../../nbs/models/00_cyclegan.ipynb #d51ef490
-def _generator(config): return ResNetGenerator(config["channels"], config["channels"], config["width"], config["n_blocks"])
+def _generator(config): return ResNetGenerator(config["channels"], config["channels"], config["width"], config["n_blocks"], config["n_down"])
 def _discriminator(config): return PatchDiscriminator(config["channels"], config["d_width"], config["sigmoid"])
 
 # %% ../../nbs/models/00_cyclegan.ipynb #bb786373
 def train_conditional_gan(data: TwoDomains, # from A to B
-                          config: dict,     # as of `train_translation`, and channels, width, n_blocks, d_width, sigmoid
+                          config: dict,     # as of `train_translation`, and channels, width, n_blocks, n_down, d_width, sigmoid
                           out_dir: str = "", resume: bool = False, **options, # as of `train_translation`
                          ) -> Trainer:      # G: A to B; D judges B
     "A generator that has to please a discriminator, and nothing else."
