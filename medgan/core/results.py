@@ -136,7 +136,7 @@ def write_results(paper: str,                      # a key of `PAPERS`, or one o
     if twice := sorted({n for n in names if names.count(n) > 1}): raise ValueError(f"metrics given twice: {twice}")
     if device is None: device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
     record = dict(paper=paper, run=run, date=datetime.now(timezone.utc).isoformat(timespec="seconds"), data=data,
-                  parameters={k: v for k, v in parameters.items() if k not in ("data_dir", "out_dir")}, seeds=list(seeds),
+                  parameters={k: v for k, v in parameters.items() if not k.endswith("_dir")}, seeds=list(seeds),
                   code=code_version(), device=device, torch=torch.__version__, wall_s=round(float(wall_s), 1), metrics=metrics)
     text = json.dumps(record, indent=1, default=_json, allow_nan=False, ensure_ascii=False) + "\n"
     new = folder.with_name(f".{run}.new")
