@@ -20,18 +20,17 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from .core.data import DataError, ImageData
+from .core.data import SLICE_CLASSES, DataError, ImageData
 from .core.gan import least_squares_discriminator_loss, least_squares_generator_loss
 from .core.segmentation import SegmentationUNet, dice_loss, random_flips
 from .core.training import Trainer, check_number, load_run, load_weights
-from .models.cyclegan import (PatchDiscriminator, ResidualBlock, ResNetGenerator, TwoDomains, train_conditional_gan,
-                                    train_cyclegan, train_translation, translate)
+from .models.cyclegan import TwoDomains, build_discriminator, build_generator, train_translation
 
 # %% ../nbs/04_pathology_factorization.ipynb #7d0ff725
 def domains(data: ImageData,   # slices with masks; classes healthy and pathological
            ) -> dict[str, ImageData]: # "pathological" and "healthy"
     "The slices with a lesion and those without."
-    parts = {name: data.subset((data.table.dx == name).to_numpy()) for name in ("pathological", "healthy")}
+    parts = {name: data.subset((data.table.dx == name).to_numpy()) for name in reversed(SLICE_CLASSES)}
     for name, part in parts.items():
         if not len(part): raise DataError(f"{data.name} has {len(data)} slices, none of them {name}: both kinds are needed")
     return parts
@@ -162,12 +161,11 @@ def factorization_step(weights: dict[str, float], # cc, gan, seg
     return make
 
 # %% ../nbs/04_pathology_factorization.ipynb #91c6547c
-def build_factorization(config: dict, # height, width_px, width, n_blocks, n_down, d_width, s_width, sigmoid
+def build_factorization(config: dict, # channels (1), height, width_px, width, n_blocks, n_down, d_width, s_width, sigmoid
                        ) -> dict[str, nn.Module]: # G, R, S, D_x, D_m
     "The networks of a configuration, freshly initialised."
-    generator = lambda channels: ResNetGenerator(channels, 1, config["width"], config["n_blocks"], config["n_down"])
-    discriminator = lambda: PatchDiscriminator(1, config["d_width"], config["sigmoid"])
-    return dict(G=generator(1), R=generator(2), S=segmentor(config["s_width"], config["height"], config["width_px"]), D_x=discriminator(), D_m=discriminator())
+    S = segmentor(config["s_width"], config["height"], config["width_px"])
+    return dict(G=build_generator(config), R=build_generator(config, extra_channels=1), S=S, D_x=build_discriminator(config), D_m=build_discriminator(config))
 
 def train_factorization(data: PathologyData,
                         config: dict,     # as of `build_factorization` and of `train_translation`

@@ -15,6 +15,8 @@ import pytest
 import torch
 from PIL import Image
 
+from medgan.core.training import Trainer, checkpoints, load_checkpoint, same_state
+
 torch.set_num_threads(min(2, os.cpu_count() or 1))
 
 HAM_CLASSES = ("akiec", "bcc", "bkl", "df", "mel", "nv", "vasc")
@@ -89,6 +91,24 @@ def real_data():
     root = os.environ.get("MEDGAN_DATA")
     if not root: pytest.skip("needs real data: set MEDGAN_DATA to the folder that holds the data sets (data/README.md)")
     return Path(root).expanduser()
+
+@pytest.fixture
+def goes_on(tmp_path, monkeypatch):
+    "Check that a run which is killed after its second checkpoint and goes on ends as one that nobody killed."
+    def check(train): # train(folder, resume=...) keeps several checkpoints; gives the final state
+        train(str(tmp_path/"whole"))
+        save, n = Trainer.save_now, [0]
+        def save_and_die(self):
+            save(self); n[0] += 1
+            if n[0] == 2: raise KeyboardInterrupt
+        with monkeypatch.context() as patched:
+            patched.setattr(Trainer, "save_now", save_and_die)
+            with pytest.raises(KeyboardInterrupt): train(str(tmp_path/"killed"))
+        train(str(tmp_path/"killed"), resume=True)
+        whole, killed = (load_checkpoint(checkpoints(tmp_path/name)[-1])[0] for name in ("whole", "killed"))
+        assert same_state(whole, killed)
+        return whole
+    return check
 
 @pytest.fixture(scope="session")
 def run_notebook():

@@ -9,7 +9,7 @@ import torch
 
 from medgan.core.data import DataError, ImageData
 from medgan.core.gan import least_squares_discriminator_loss
-from medgan.core.training import CheckpointError, ParameterError, Trainer, checkpoints, load_checkpoint, same_state
+from medgan.core.training import CheckpointError, ParameterError
 from medgan.models.cyclegan import TwoDomains, train_cyclegan
 from medgan.pathology_factorization import (WEIGHTS, PathologyData, both_cycles, build_factorization, cycle_consistency, domains, factorization_step,
                                             image_discriminator_loss, image_generator_loss, lesion_back, load_factorization, segmentation_loss, train_factorization)
@@ -134,20 +134,10 @@ def test_no_pass_twice(paired, monkeypatch):
     assert (per_step["D_m"] > 0) == (paired < 1)
 
 @pytest.mark.parametrize("paired", [0., .5, 1.])
-def test_killed_run_goes_on(paired, tmp_path, monkeypatch):
+def test_killed_run_goes_on(paired, goes_on):
     "Catches anything that training depends on and that the checkpoint lacks: the buffers of fakes of both discriminators, the falling learning rate."
     data = PathologyData(slices(16, True), slices(12, False), paired)
-    def train(folder, **options): return train_factorization(data, CONFIG, str(tmp_path/folder), progress="", checkpoint_every=3, **options)
-    train("whole")
-    save, n = Trainer.save_now, [0]
-    def save_and_die(self):
-        save(self); n[0] += 1
-        if n[0] == 2: raise KeyboardInterrupt
-    monkeypatch.setattr(Trainer, "save_now", save_and_die)
-    with pytest.raises(KeyboardInterrupt): train("killed")
-    monkeypatch.setattr(Trainer, "save_now", save)
-    train("killed", resume=True)
-    assert same_state(*(load_checkpoint(checkpoints(tmp_path/name)[-1])[0] for name in ("whole", "killed")))
+    goes_on(lambda folder, **options: train_factorization(data, CONFIG, folder, progress="", checkpoint_every=3, **options))
 
 def test_loaded_networks_are_the_trained_ones(tmp_path):
     "Catches a loader that hands back networks of another run, or untrained, and one that opens another model's run."

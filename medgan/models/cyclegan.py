@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['TwoDomains', 'ResidualBlock', 'ResNetGenerator', 'PatchDiscriminator', 'ImagePool', 'identity_step',
-           'train_translation', 'conditional_gan_step', 'train_conditional_gan', 'cyclegan_terms', 'cyclegan_step',
-           'train_cyclegan', 'translate']
+           'train_translation', 'conditional_gan_step', 'build_generator', 'build_discriminator',
+           'train_conditional_gan', 'cyclegan_terms', 'cyclegan_step', 'train_cyclegan', 'translate']
 
 # %% ../../nbs/models/00_cyclegan.ipynb #102be974
 from collections.abc import Callable
@@ -182,8 +182,16 @@ def conditional_gan_step(nets, optimizers, update: Callable, shown: dict[str, Ca
     return step
 
 # %% ../../nbs/models/00_cyclegan.ipynb #d51ef490
-def _generator(config): return ResNetGenerator(config["channels"], config["channels"], config["width"], config["n_blocks"], config["n_down"])
-def _discriminator(config): return PatchDiscriminator(config["channels"], config["d_width"], config["sigmoid"])
+def build_generator(config: dict,           # channels, width, n_blocks, n_down
+                    extra_channels: int = 0, # of the input, beside the image's
+                   ) -> ResNetGenerator:    # images to images, freshly initialised
+    "The generator of a configuration."
+    return ResNetGenerator(config["channels"] + extra_channels, config["channels"], config["width"], config["n_blocks"], config["n_down"])
+
+def build_discriminator(config: dict,          # channels, d_width, sigmoid
+                       ) -> PatchDiscriminator: # freshly initialised
+    "The discriminator of a configuration."
+    return PatchDiscriminator(config["channels"], config["d_width"], config["sigmoid"])
 
 # %% ../../nbs/models/00_cyclegan.ipynb #bb786373
 def train_conditional_gan(data: TwoDomains, # from A to B
@@ -191,7 +199,7 @@ def train_conditional_gan(data: TwoDomains, # from A to B
                           out_dir: str = "", resume: bool = False, **options, # as of `train_translation`
                          ) -> Trainer:      # G: A to B; D judges B
     "A generator that has to please a discriminator, and nothing else."
-    build = lambda: dict(G=_generator(config), D=_discriminator(config))
+    build = lambda: dict(G=build_generator(config), D=build_discriminator(config))
     return train_translation(build, conditional_gan_step, data, config, out_dir, resume, **options)
 
 # %% ../../nbs/models/00_cyclegan.ipynb #7dcf5f00
@@ -232,7 +240,7 @@ def train_cyclegan(data: TwoDomains, # A and B
                    out_dir: str = "", resume: bool = False, **options, # as of `train_translation`
                   ) -> Trainer:      # G: A to B, F: B to A; D_a and D_b judge A and B
     "CycleGAN (Zhu et al. 2017) with the networks above."
-    build = lambda: dict(G=_generator(config), F=_generator(config), D_a=_discriminator(config), D_b=_discriminator(config))
+    build = lambda: dict(G=build_generator(config), F=build_generator(config), D_a=build_discriminator(config), D_b=build_discriminator(config))
     step = cyclegan_step({name: config[name] for name in ("cycle", "identity")})
     return train_translation(build, step, data, config, out_dir, resume, **options)
 
