@@ -38,7 +38,7 @@ class Jpeg:
     def save(self, path): Path(path).write_bytes(self.data)
 
 # %% ../../nbs/core/00_plots.ipynb #9d029979
-def _figure_jpeg(fig, dpi=72, quality=82):
+def _figure_jpeg(fig, dpi=72, quality=75):
     "Close `fig` and give it back as a JPEG."
     buffer = io.BytesIO()
     fig.savefig(buffer, format="jpeg", dpi=dpi, bbox_inches="tight", pad_inches=0.05, pil_kwargs=dict(quality=quality))
@@ -50,12 +50,12 @@ def show_grid(images,                               # as in `as_uint8`
               n_cols: int = 8,                      # images in a row
               titles: Sequence[str] | None = None,  # a title above each image, or above each column where there are `n_cols` of them
               row_labels: Sequence[str] | None = None, # a word left of each row
-              scale: float = 0.9,                   # side of one image in inches
+              scale: float = 0.9,                   # height of one image in inches
              ) -> Jpeg:
     "Images row by row, as one JPEG."
     images = as_uint8(images)
-    n_rows = -(-len(images)//n_cols)
-    fig, axes = plt.subplots(n_rows, n_cols, figsize=(n_cols*scale, n_rows*scale), squeeze=False,
+    n_rows, (h, w) = -(-len(images)//n_cols), images.shape[1:3]
+    fig, axes = plt.subplots(n_rows, n_cols, figsize=(n_cols*scale*w/h, n_rows*scale), squeeze=False,
                              gridspec_kw=dict(wspace=.04, hspace=.04 if titles is None or len(titles) == n_cols else .3))
     for i, ax in enumerate(axes.flat):
         ax.set_xticks([]); ax.set_yticks([])
