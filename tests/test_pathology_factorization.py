@@ -48,6 +48,11 @@ def test_bad_set_up(injected, error, message, tmp_path, monkeypatch, run_noteboo
 
 # ---- data
 
+def test_few_subjects(run_notebook):
+    "Catches a test part of one subject, on which no interval and no test can be had, found only after training."
+    with pytest.raises(DataError, match="test part has 1 subject"): run_notebook(NOTEBOOK, "n_subjects = 4", "def by_subject")
+    assert run_notebook(NOTEBOOK, "n_subjects = 6", "def by_subject")["parts"]["test"].table.group.nunique() == 2
+
 def test_one_domain_only():
     "Catches a set without healthy slices, which would end in a training on nothing."
     with pytest.raises(DataError, match="none of them healthy"): domains(slices(6, True))
