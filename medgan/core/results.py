@@ -27,7 +27,7 @@ PAPERS = {  # key -> title, authors, notebook, and the numbers that stand for th
     "stylegan2_ada": dict(title="GAN-based generative modelling for dermatological applications", authors="Carrasco Limeros et al. 2022",
                           notebook="nbs/03_stylegan2_ada.ipynb", headline=[("Table 1", "cgan_wo_color", "fid")]),
     "pathology_factorization": dict(title="Adversarial Pseudo Healthy Synthesis Needs Pathology Factorization", authors="Xia et al. 2019",
-                                    notebook="nbs/04_pathology_factorization.ipynb", headline=[("Table 1", "paired", "identity_brats")]),
+                                    notebook="nbs/04_pathology_factorization.ipynb", headline=[*(("Table 1", "paired", f"{m}_{s}") for s in ("brats", "isles") for m in ("identity", "healthiness")), ("Truth", "paired", "lesion mae")]),
     "augmentation_review": dict(title="GAN-Based Data Augmentation and Anonymization for Skin-Lesion Analysis", authors="Bissoto et al. 2021",
                                 notebook="nbs/05_augmentation_review.ipynb", headline=[("Table 4", "stylegan2", "fid")]),
 }
@@ -136,7 +136,7 @@ def write_results(paper: str,                      # a key of `PAPERS`, or one o
     if twice := sorted({n for n in names if names.count(n) > 1}): raise ValueError(f"metrics given twice: {twice}")
     if device is None: device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
     record = dict(paper=paper, run=run, date=datetime.now(timezone.utc).isoformat(timespec="seconds"), data=data,
-                  parameters={k: v for k, v in parameters.items() if not k.endswith("_dir")}, seeds=list(seeds),
+                  parameters={k: v for k, v in parameters.items() if k not in ("data_dir", "out_dir")}, seeds=list(seeds),
                   code=code_version(), device=device, torch=torch.__version__, wall_s=round(float(wall_s), 1), metrics=metrics)
     text = json.dumps(record, indent=1, default=_json, allow_nan=False, ensure_ascii=False) + "\n"
     new = folder.with_name(f".{run}.new")
