@@ -492,6 +492,18 @@ def test_bad_shares(parts):
     "Catches shares that leave images in no part."
     with pytest.raises(DataError, match="add up to 1"): split_groups(range(20), ["x"]*20, parts)
 
+def test_merged_classes(tiny_ham, cache):
+    "Catches a class that lands in the wrong group, one that is not named and stays, and a set that passes for the one it was made of."
+    data = load_data("ham10000", tiny_ham, size=16)
+    two = data.merge(dict(benign=("nv", "bkl"), malignant=("mel",)))
+    assert two.classes == ("benign", "malignant") and two.table.dx.value_counts().to_dict() == dict(benign=12, malignant=6)
+    old = data.table.set_index("id").dx[two.table.id]
+    assert (two.labels.numpy() == (old == "mel").to_numpy()).all() and set(old) == {"nv", "bkl", "mel"}
+    assert torch.equal(two[0]["image"], data[int(np.flatnonzero(data.table.id == two.table.id[0])[0])]["image"])
+    assert two.fingerprint != data.select(["nv", "bkl", "mel"]).fingerprint
+    with pytest.raises(DataError, match="'melanoma' not in"): data.merge(dict(malignant=("melanoma",)))
+    with pytest.raises(DataError, match="each once"): data.merge(dict(benign=("nv",), all=("nv", "mel")))
+
 def test_parts_and_subsets(tiny_ham, cache):
     "Catches a part whose images, labels and rows do not belong together, and parts with one fingerprint."
     whole = ham(tiny_ham)

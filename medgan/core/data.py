@@ -849,12 +849,19 @@ def _select(self, classes: Sequence[str]) -> "ImageData": # classes: the wanted 
     table = data.table.assign(label=data.table.dx.map({c: i for i, c in enumerate(classes)}))
     return ImageData(self.name, self.images, self.masks, table, classes, data.fingerprint, data.rows)
 
+def _merge(self, groups: dict[str, Sequence[str]]) -> "ImageData": # new class -> the classes that it is made of, in the new label order
+    "Classes joined, e.g. to benign and malignant; images of classes that are not named are left out."
+    data = self.select([c for group in groups.values() for c in group])
+    dx = data.table.dx.map({c: name for name, group in groups.items() for c in group})
+    table = data.table.assign(dx=dx, label=dx.map({name: i for i, name in enumerate(groups)}))
+    return ImageData(self.name, self.images, self.masks, table, tuple(groups), data.fingerprint, data.rows).subset(np.arange(len(table)))
+
 def _split(self, parts: dict[str, float] = PARTS, seed: int = 0) -> dict[str, "ImageData"]: # part name -> its images
     "Parts that share no group (`split_groups`)."
     part = split_groups(self.table.group, self.table.dx, parts, seed)
     return {name: self.subset(part == name) for name in parts}
 
-ImageData.subset, ImageData.select, ImageData.split = _subset, _select, _split
+ImageData.subset, ImageData.select, ImageData.merge, ImageData.split = _subset, _select, _merge, _split
 
 # %% ../../nbs/core/02_data.ipynb #7a95711b
 def _mask_boxes(masks, min_share): # masks bool (n,H,W) -> list of n (k,4) int arrays
