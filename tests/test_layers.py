@@ -74,7 +74,7 @@ def test_imports_are_dependencies(path):
     for module in imports_of(path):
         root = module.split(".")[0]
         if root in guarded: continue
-        package = {"PIL": "pillow", "sklearn": "scikit_learn", "skimage": "scikit_image"}.get(root, root)
+        package = {"PIL": "pillow", "sklearn": "scikit_learn", "skimage": "scikit_image", "pywt": "pywavelets"}.get(root, root)
         assert package.lower() in allowed, f"{name_of(path)} imports {root}: not among the dependencies" + (" (only in dev)" if any(root in d for d in dev) else "")
 
 def test_every_module_imports_alone(tmp_path):
