@@ -62,7 +62,7 @@ def test_wrong_data(data):
     for other, message in ((noise(size=32), "32 px"), (noise(channels=1), "1 channel"), (data.select(["a"]), "classes")):
         with pytest.raises(DataError, match=message): train_stylegan2(other, CONFIG, 1, progress="")
 
-def test_more_classes_than_the_checkpoint(data, tmp_path):
+def test_more_classes_than_the_checkpoint(data):
     "Catches weights of two classes taken for three, and labels that a generator does not have."
     G, D = build_stylegan2(CONFIG)
     start = export_weights(G), export_weights(D)
@@ -97,10 +97,16 @@ def test_discriminator_sees_augmented_images_only(data, monkeypatch):
     train_stylegan2(data, CONFIG | dict(p=1.), .5, progress="")
     assert judged and all(judged)
 
-@pytest.mark.parametrize("wrong, error, message", [(dict(pipe="colour"), ParameterError, "pipe='colour'"), (dict(size=24), ValueError, "size=24"), (dict(size=8), ValueError, "size=8"), (dict(p=-.1), ParameterError, "p=-0.1")])
-def test_bad_settings(wrong, error, message, data):
+@pytest.mark.parametrize("wrong, message", [(dict(pipe="colour"), "pipe='colour'"), (dict(p=-.1), "p=-0.1")])
+def test_bad_settings(wrong, message, data):
     "Catches settings that would be found only in the middle of a run."
-    with pytest.raises(error, match=message): train_stylegan2(data, CONFIG | wrong, 1, progress="")
+    with pytest.raises(ParameterError, match=message): train_stylegan2(data, CONFIG | wrong, 1, progress="")
+
+@pytest.mark.parametrize("network", [Generator, Discriminator])
+@pytest.mark.parametrize("wrong, message", [(dict(size=24), "size=24: must be a power of two"), (dict(size=8), "size=8"), (dict(size=32, channels=5), "channels=5"), (dict(size=32, n_classes=-1), "n_classes=-1")])
+def test_bad_networks(network, wrong, message):
+    "Catches networks of a size that no chain of halvings reaches, with an error from deep inside torch or none at all."
+    with pytest.raises(ParameterError, match=message): network(**wrong)
 
 def test_p_keeps_its_pace():
     "Catches p that moves by steps and not by images: with another batch the run would be another."

@@ -10,7 +10,6 @@ __all__ = ['SHIPPED', 'INCEPTION_SHA256', 'FeatureCNN', 'random_views', 'Extract
 import hashlib
 import io
 import math
-import pickle
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,8 +19,6 @@ import timm
 import torch
 import torch.nn.functional as F
 import torchvision
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3, FeatureExtractorInceptionV3
 
@@ -30,7 +27,7 @@ from .classifiers import classifier_scores, fit_classifier, predict
 from .data import ImageData, cache_dir, load_data
 from .plots import progress_bar
 from .statistics import bootstrap_interval
-from .training import check_choice, load_checkpoint, load_weights, save_checkpoint, set_seed, write_whole
+from .training import CheckpointError, check_choice, load_checkpoint, load_tensors, load_weights, save_checkpoint, set_seed, write_whole
 
 # %% ../../nbs/core/07_features.ipynb #ddd5f411
 class _Block(nn.Module):
@@ -202,9 +199,8 @@ def _library_extractor(name, weights):
                              'torch.load reads with weights_only), or say weights="random"')
     else:
         path = Path(weights).expanduser()
-        try: state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, weights_only=True, map_location="cpu")
-        except (SafetensorError, pickle.UnpicklingError, EOFError) as error:
-            raise ExtractorError(f"{name}: {path} is cut short, or holds more than tensors, which is never run ({error})") from error
+        try: state = load_tensors(path)
+        except CheckpointError as error: raise ExtractorError(f"{name}: {error}") from error
         own = net.state_dict()
         load_weights(net, {k: v for k, v in state.items() if k in own}, name)    # without the last layer's weights
         title = f"{model}, {path.stem}"

@@ -5,14 +5,15 @@
 # %% auto #0
 __all__ = ['ParameterError', 'check_number', 'check_choice', 'check_parameters', 'check_names', 'check_out_dir', 'set_seed',
            'epoch_rows', 'flatten_state', 'restore_state', 'CheckpointError', 'write_whole', 'save_checkpoint',
-           'load_checkpoint', 'check_config', 'checkpoints', 'load_weights', 'load_run', 'EMA', 'evaluating',
-           'NonFiniteLoss', 'Trainer', 'same_state', 'keep_best']
+           'load_checkpoint', 'check_config', 'checkpoints', 'load_tensors', 'load_weights', 'load_run', 'EMA',
+           'evaluating', 'NonFiniteLoss', 'Trainer', 'same_state', 'keep_best']
 
 # %% ../../nbs/core/04_training.ipynb #f0935a47
 import ast
 import json
 import math
 import os
+import pickle
 import random
 import tempfile
 from collections.abc import Callable, Iterable
@@ -28,7 +29,7 @@ import torch
 from accelerate import Accelerator
 from PIL import Image
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from .plots import progress_bar, tile
@@ -196,6 +197,16 @@ def checkpoints(out_dir: Path,    # a run's folder
                ) -> list[Path]:   # oldest first
     "The checkpoints of a run."
     return sorted(Path(out_dir).expanduser().glob("checkpoint-*.safetensors"))
+
+# %% ../../nbs/core/04_training.ipynb #33b009d4
+def load_tensors(path: str | Path, # .safetensors, else what `torch.load` reads with `weights_only`
+                ):                 # usually a dict of tensors by name
+    "Tensors from a file on the CPU, and no code; `CheckpointError` where there is none, or more than tensors."
+    path = Path(path)
+    try: return load_file(path) if path.suffix == ".safetensors" else torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error: raise CheckpointError(f"{path} is not there") from error
+    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        raise CheckpointError(f"{path} is cut short, or holds more than tensors, which is never run ({type(error).__name__})") from error
 
 # %% ../../nbs/core/04_training.ipynb #0a9156cc
 def load_weights(module: nn.Module,           # receives the weights
