@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['SIZES', 'PROTOCOLS', 'CDCGANGenerator', 'one_hot_maps', 'CDCGANDiscriminator', 'gradient_penalty', 'cdcgan_step',
-           'build_cdcgan', 'sample_images', 'train_cdcgan', 'protocol_parts', 'share_seen', 'relative_diversity',
-           'load_generator', 'generate', 'slerp', 'soft_labels']
+           'build_cdcgan', 'sample_images', 'train_cdcgan', 'protocol_parts', 'share_seen', 'load_generator',
+           'generate', 'slerp', 'soft_labels']
 
 # %% ../nbs/01_cdcgan.ipynb #2f6adcc6
 from collections.abc import Callable
@@ -194,15 +194,6 @@ def share_seen(train, # training part (`ImageData`)
               ) -> float: # share of the test images
     "How much of the test part shows what training has seen."
     return float(test.table[by].isin(set(train.table[by])).mean())
-
-# %% ../nbs/01_cdcgan.ipynb #4e44e324
-def relative_diversity(features: Callable[[Tensor], Tensor], # images -> (N,F)
-                       generated: Tensor,                    # of one class (N,3,H,W)
-                       real: Tensor,                         # of the same class (M,3,H,W)
-                      ) -> float:                            # 0 = collapsed to one image, 1 = as varied as the real ones
-    "Mean distance between two generated images over that between two real ones, in a feature space."
-    with torch.no_grad(): spread = [torch.pdist(features(x).float()).mean().item() for x in (generated, real)]
-    return spread[0]/spread[1]
 
 # %% ../nbs/01_cdcgan.ipynb #fadc2f32
 def load_generator(path: str, # a checkpoint, or a run folder: its newest checkpoint

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['K_PRECISION', 'K_DENSITY', 'N_MIN', 'SHARES', 'half_splits', 'MetricError', 'half_interval', 'fid', 'kid', 'prdc',
            'coverage_by_class', 'share_interval', 'compare_features', 'interval_cover', 'Generated', 'path_length',
-           'noise_like', 'evaluate']
+           'relative_diversity', 'noise_like', 'evaluate']
 
 # %% ../../nbs/core/08_metrics.ipynb #76a6a0c0
 from collections.abc import Sequence
@@ -16,6 +16,7 @@ import pandas as pd
 import torch
 import torch_fidelity
 from scipy import stats
+from scipy.spatial.distance import pdist
 from scipy.special import expit
 from torch import Tensor, nn
 from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
@@ -274,6 +275,14 @@ def path_length(generated: Generated,   # the generator
     with evaluating(generated.net): raw = torch_fidelity.calculate_metrics(**options)["perceptual_path_length_raw"].astype(np.float64)
     low, high = np.percentile(raw, [1, 99])
     return mean_interval(raw[(low <= raw) & (raw <= high)], level)
+
+# %% ../../nbs/core/08_metrics.ipynb #5b16d007
+def relative_diversity(generated, # features (N,dim), e.g. of one class
+                       real,      # features (M,dim)
+                      ) -> float: # 0 = collapsed to one image, 1 = as varied as the real ones
+    "Mean distance between two generated images over that between two real ones, in a feature space."
+    x, y = _checked_features(generated, real, 2)
+    return float(pdist(x).mean()/pdist(y).mean())
 
 # %% ../../nbs/core/08_metrics.ipynb #7151ec03
 def noise_like(data: ImageData, # any set

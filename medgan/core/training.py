@@ -6,7 +6,7 @@
 __all__ = ['ParameterError', 'check_number', 'check_choice', 'check_parameters', 'check_names', 'check_out_dir', 'set_seed',
            'epoch_rows', 'flatten_state', 'restore_state', 'CheckpointError', 'write_whole', 'save_checkpoint',
            'load_checkpoint', 'check_config', 'checkpoints', 'load_tensors', 'load_weights', 'load_run', 'EMA',
-           'evaluating', 'NonFiniteLoss', 'Trainer', 'same_state', 'keep_best']
+           'evaluating', 'NonFiniteLoss', 'Trainer', 'same_state', 'keep_best', 'choose_checkpoint', 'has_turned']
 
 # %% ../../nbs/core/04_training.ipynb #f0935a47
 import ast
@@ -16,7 +16,7 @@ import os
 import pickle
 import random
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from itertools import islice
@@ -476,3 +476,20 @@ def keep_best(net: nn.Module,       # receives the weights of the best epoch
     net.load_state_dict(best_weights)
     if keep_in: save_checkpoint(Path(keep_in), dict(net=best_weights, history=history), config or {})
     return pd.DataFrame(history)
+
+# %% ../../nbs/core/04_training.ipynb #f36373e5
+def choose_checkpoint(values: Sequence[float], # a metric at each checkpoint, oldest first; lower is better
+                      tolerance: float = 0.,   # a later checkpoint is taken where it is worse than the best by less
+                     ) -> int:                 # its number, from 0
+    "The best checkpoint of a run (the first, of equal ones), or the last that is hardly worse."
+    values = np.asarray(values, float)
+    if not (values.ndim == 1 and len(values) and np.isfinite(values).all()): raise ValueError(f"values={values.tolist()}: one finite number a checkpoint, at least one")
+    check_number("tolerance", tolerance, 0)
+    hardly_worse = np.flatnonzero(values - values.min() < tolerance)
+    return int(hardly_worse[-1] if len(hardly_worse) else values.argmin())
+
+def has_turned(values: Sequence[float], # as above, up to now
+               patience: int,           # checkpoints without a better one before a run is to stop; 0 = never
+              ) -> bool:
+    "Early stopping for a metric that falls."
+    return bool(patience) and len(values) - 1 - int(np.argmin(values)) >= patience

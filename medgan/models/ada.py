@@ -6,7 +6,7 @@
 __all__ = ['GROUPS', 'PIPES', 'SYM6', 'SYM2', 'OCTAVES', 'PATH_EVERY', 'R1_EVERY', 'shift', 'turn', 'resample', 'brightness',
            'contrast', 'luma_flip', 'hue', 'saturation', 'recolour', 'filter_each', 'Augment', 'AdaptiveP', 'lazy_adam',
            'LastTerms', 'fake_images', 'stylegan2_step', 'build_stylegan2', 'check_training_set', 'train_stylegan2',
-           'draw_stylegan2', 'load_stylegan2']
+           'Drawn', 'draw_stylegan2', 'load_stylegan2']
 
 # %% ../../nbs/models/02_ada.ipynb #86c753d6
 import math
@@ -19,7 +19,8 @@ from torch import Tensor, nn
 
 from ..core.data import DataError, ImageData
 from ..core.gan import discriminator_loss, generator_loss
-from ..core.training import EMA, Trainer, check_choice, check_number, evaluating, load_run, load_weights, set_seed
+from ..core.metrics import Generated
+from ..core.training import EMA, Trainer, check_choice, check_number, load_run, load_weights, set_seed
 from .stylegan2 import Discriminator, Generator, PathLength, import_weights, r1_penalty, separable_filter
 
 # %% ../../nbs/models/02_ada.ipynb #f4c01727
@@ -374,7 +375,16 @@ def train_stylegan2(data: ImageData,       # the training part
     trainer.fit(step, data, epochs, config["batch_size"])
     return trainer
 
-# %% ../../nbs/models/02_ada.ipynb #2cee42d9
+# %% ../../nbs/models/02_ada.ipynb #1efa75cf
+class Drawn(nn.Module):
+    "A generator with its truncation and noise fixed, and images in the range of `ImageData.read`; as such it fits `medgan.core.metrics.Generated`."
+    def __init__(self, G: Generator, truncation: float = 1., noise: str = "const"): # as of `Generator`
+        super().__init__()
+        self.G, self.truncation, self.noise = G, truncation, noise
+    def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor: # latents (B,z_dim), labels (B,) -> (B,C,H,W): three channels in [-1,1], one channel in [0,1]
+        x = self.G(z, labels, self.truncation, self.noise).clamp(-1, 1)
+        return (x + 1)/2 if x.shape[1] == 1 else x
+
 def draw_stylegan2(G: Generator,          # e.g. the averaged one
                    z: Tensor,             # latents (N,z_dim)
                    labels: Tensor | None = None, # whole numbers (N,), of a conditional generator
@@ -383,10 +393,7 @@ def draw_stylegan2(G: Generator,          # e.g. the averaged one
                    batch_size: int = 64,  # at a time
                   ) -> Tensor:            # (N,C,H,W) on the CPU: three channels in [-1,1], one channel in [0,1]
     "Images in evaluation mode."
-    with evaluating(G) as device:
-        parts = zip(z.split(batch_size), labels.split(batch_size) if labels is not None else [None]*len(z))
-        x = torch.cat([G(z_.to(device), None if c is None else c.to(device), truncation, noise).clamp(-1, 1).cpu() for z_, c in parts])
-    return (x + 1)/2 if x.shape[1] == 1 else x
+    return Generated(Drawn(G, truncation, noise), G.z_dim).draw(z, labels, batch_size)
 
 # %% ../../nbs/models/02_ada.ipynb #c543e94b
 def load_stylegan2(path: str, # a checkpoint, or a run folder: its newest checkpoint
