@@ -1,0 +1,102 @@
+"""Where the time of a training step of StyleGAN2-ADA goes, how far it is from what the machine can do, and what torch.compile changes.
+
+python tests/benchmarks/profile_stylegan2.py [--size 64] [--preset laptop] [--batch_size 16] [--threads 2] [--pipe bgc] [--precision no] [--compile] [--operators]
+
+Sixteen steps, so that every lazy regulariser has its share, with augmentation at p = 0.5; on the GPU where there is one. Floating-point operations are counted
+by torch, the machine's limit is what a large matrix product reaches on it at the same precision. With --compile the networks are compiled in all steps but
+those whose regulariser needs a second derivative, which torch.compile does not have. --operators adds the ten most expensive operators.
+"""
+import argparse
+import contextlib
+import time
+from collections import defaultdict
+
+import torch
+from torch.profiler import ProfilerActivity, profile
+from torch.utils.flop_counter import FlopCounterMode
+
+from medgan.models.ada import PATH_EVERY, R1_EVERY, Augment, LastTerms, build_stylegan2, lazy_adam, stylegan2_step
+from medgan.models.stylegan2 import PathLength, preset
+
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+PHASES = {("G", 0): "generator", ("G", 1): "path length", ("D", 0): "discriminator", ("D", 1): "R1"}
+
+def wait():
+    if DEVICE.type == "cuda": torch.cuda.synchronize()
+
+def limit(dtype, n=2048 if DEVICE.type == "cpu" else 8192):
+    "Floating-point operations a second of a matrix product, the best of ten."
+    a, times = torch.randn(n, n, device=DEVICE, dtype=dtype), []
+    for _ in range(10):
+        wait(); started = time.perf_counter(); a @ a; wait()
+        times.append(time.perf_counter() - started)
+    return 2*n**3/min(times)
+
+class AllTogether(contextlib.nullcontext):
+    "In place of torch's tracker of modules, which does not go together with `no_grad`."
+    parents = {"Global"}
+
+class Run:
+    "Sixteen steps at a time; what each phase of a step took, by `measure`, a function without arguments."
+    def __init__(self, args):
+        self.args = args
+        config = preset(args.preset, args.size, args.batch_size) | dict(size=args.size, channels=3, classes=["a", "b"], pl_weight=2., mixing=.9, mirror=True)
+        torch.manual_seed(0)
+        self.batch_size, self.turn, self.phases, self.asked = config["batch_size"], 0, defaultdict(float), []
+        G, D = (net.to(DEVICE) for net in build_stylegan2(config))
+        if args.compile: self.compile(G.synthesis, PATH_EVERY); self.compile(D, R1_EVERY)
+        self.optimizers = dict(G=lazy_adam(G, config["lr"], PATH_EVERY), D=lazy_adam(D, config["lr"], R1_EVERY))
+        self.step = stylegan2_step(dict(G=G, D=D, augment=Augment(args.pipe, .5).to(DEVICE)), self.optimizers, self.update, lambda: self.turn, config, None, PathLength(), LastTerms())
+        x = torch.rand(self.batch_size, 3, args.size, args.size, device=DEVICE)*2 - 1
+        self.batch = dict(image=x, label=torch.arange(self.batch_size, device=DEVICE) % 2)
+
+    def compile(self, net, every):
+        "The compiled network, but where a second derivative comes in this step."
+        plain, fast = net.forward, torch.compile(net.forward)
+        net.forward = lambda *given: (plain if self.turn % every == 0 else fast)(*given)
+
+    def update(self, optimizer, loss):
+        optimizer.zero_grad(set_to_none=True); loss.backward(); optimizer.step()
+        name = next(k for k, o in self.optimizers.items() if o is optimizer)
+        now = self.measure()
+        self.phases[PHASES[name, self.asked.count(name)]] += now - self.last
+        self.last = now; self.asked.append(name)
+
+    def sixteen(self, measure):
+        "All phases of sixteen steps."
+        self.measure, self.phases = measure, defaultdict(float)
+        self.last = measure()
+        for self.turn in range(16):
+            self.asked = []
+            with torch.autocast(DEVICE.type, torch.bfloat16, enabled=self.args.precision == "bf16"): self.step(self.batch)
+        return {phase: value/16 for phase, value in self.phases.items()}
+
+def clock():
+    wait()
+    return time.perf_counter()
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    for name, value in (("size", 64), ("batch_size", 16), ("threads", 2)): parser.add_argument(f"--{name}", type=int, default=value)
+    for name, value in (("preset", "laptop"), ("pipe", "bgc"), ("precision", "no")): parser.add_argument(f"--{name}", default=value)
+    for name in ("compile", "operators"): parser.add_argument(f"--{name}", action="store_true")
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    run = Run(args)
+    run.sixteen(clock)                                                       # warm up
+    runs = [run.sixteen(clock) for _ in range(3)]
+    seconds = min(runs, key=lambda r: sum(r.values()))
+    if not args.compile:
+        counter = FlopCounterMode(display=False)
+        counter.mod_tracker = AllTogether()
+        with counter: flops = run.sixteen(counter.get_total_flops)
+    peak, total = limit(torch.bfloat16 if args.precision == "bf16" else torch.float32), sum(seconds.values())
+    print(f"{args.preset}, {args.size} px, batch {run.batch_size}, {args.pipe}, precision {args.precision}, torch {torch.__version__}, {torch.cuda.get_device_name() if DEVICE.type == 'cuda' else f'{args.threads} threads'}; a matrix product reaches {peak/1e9:,.0f} GFLOP/s")
+    for phase, s in seconds.items(): print(f"{phase:14}{1000*s:9.1f} ms/step {s/total:6.0%}" + ("" if args.compile else f"{flops[phase]/1e9:9.2f} GFLOP {flops[phase]/s/peak:6.0%} of the limit"))
+    print(f"{'all':14}{1000*total:9.1f} ms/step {1000*total/run.batch_size:9.1f} s/kimg" + ("" if args.compile else f"{sum(flops.values())/1e9:9.2f} GFLOP {sum(flops.values())/total/peak:6.0%} of the limit"))
+    if args.operators:
+        activities = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA]*(DEVICE.type == "cuda")
+        with profile(activities=activities) as taken: run.sixteen(clock)
+        print(taken.key_averages().table(sort_by=f"self_{DEVICE.type}_time_total", row_limit=10, max_name_column_width=40))
+
+if __name__ == "__main__": main()
