@@ -981,4 +981,12 @@ d = { 'settings': { 'branch': 'main',
                                                 'medgan.pathology_factorization.segmentor': ( 'pathology_factorization.html#segmentor',
                                                                                               'medgan/pathology_factorization.py'),
                                                 'medgan.pathology_factorization.train_factorization': ( 'pathology_factorization.html#train_factorization',
-                                                                                                        'medgan/pathology_factorization.py')}}}
+                                                                                                        'medgan/pathology_factorization.py')},
+            'medgan.stylegan2_ada': { 'medgan.stylegan2_ada._leak': ('stylegan2_ada.html#_leak', 'medgan/stylegan2_ada.py'),
+                                      'medgan.stylegan2_ada.benign_malignant': ( 'stylegan2_ada.html#benign_malignant',
+                                                                                 'medgan/stylegan2_ada.py'),
+                                      'medgan.stylegan2_ada.colour_leak': ('stylegan2_ada.html#colour_leak', 'medgan/stylegan2_ada.py'),
+                                      'medgan.stylegan2_ada.row_setting': ('stylegan2_ada.html#row_setting', 'medgan/stylegan2_ada.py'),
+                                      'medgan.stylegan2_ada.skin_colours': ('stylegan2_ada.html#skin_colours', 'medgan/stylegan2_ada.py'),
+                                      'medgan.stylegan2_ada.validation_gap': ( 'stylegan2_ada.html#validation_gap',
+                                                                               'medgan/stylegan2_ada.py')}}}

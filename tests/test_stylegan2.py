@@ -59,8 +59,10 @@ def test_killed_run_goes_on(p, data, goes_on):
 
 def test_wrong_data(data):
     "Catches images of another size, channels or classes than the networks', found only by an error in the middle of a step."
-    for other, message in ((noise(size=32), "32 px"), (noise(channels=1), "1 channel"), (data.select(["a"]), "classes")):
+    one_only = as_image_data(data.images, labels=np.zeros(24, int), classes=["a", "b"])
+    for other, message in ((noise(size=32), "32 px"), (noise(size=8), "8 px, the networks of 16 px"), (noise(channels=1), "1 channel"), (data.select(["a"]), "classes"), (one_only, "no image of the classes b")):
         with pytest.raises(DataError, match=message): train_stylegan2(other, CONFIG, 1, progress="")
+    with pytest.raises(DataError, match="label"): as_image_data(data.images, labels=np.arange(24) % 2*2, classes=["a", "b"])       # 0 and 2 are not 0..n-1
 
 def test_more_classes_than_the_checkpoint(data):
     "Catches weights of two classes taken for three, and labels that a generator does not have."
@@ -70,6 +72,12 @@ def test_more_classes_than_the_checkpoint(data):
     with pytest.raises(CheckpointError, match="another architecture"): train_stylegan2(three, CONFIG | dict(classes=["a", "b", "c"]), 1, start=start, progress="")
     with pytest.raises(ValueError, match="labels"): draw_stylegan2(G, torch.randn(2, 8))
     with pytest.raises(ValueError, match="labels"): draw_stylegan2(G, torch.randn(2, 8), torch.tensor([0, 2]))
+
+def test_weights_of_other_widths():
+    "Catches a state dict that is read in part, and torch's own list of hundreds of lines."
+    wide, narrow = (Generator(16, 3, 2, 8, 8, base=base, most=16) for base in (256, 128))
+    with pytest.raises(CheckpointError, match="Generator is another architecture.*the first is synthesis.b16"): import_weights(narrow, export_weights(wide))
+    with pytest.raises(CheckpointError, match="Discriminator is another architecture"): import_weights(Discriminator(16, 3, 2, 128, 16), export_weights(Discriminator(16, 3, 2, 256, 16)))
 
 def test_transfer_begins_where_the_other_ended(data, tmp_path):
     "Catches weights that are read and then drawn anew, and an average that does not start from them."

@@ -1,0 +1,113 @@
+"The notebook of StyleGAN2-ADA: its checks, its data, colours of skin, and what stays of a run."
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from medgan.core.data import DataError, as_image_data, load_data
+from medgan.core.training import ParameterError
+from medgan.stylegan2_ada import LEAK, ROWS, benign_malignant, colour_leak, row_setting, skin_colours, validation_gap
+
+NOTEBOOK = Path(__file__).parent.parent/"nbs"/"03_stylegan2_ada.ipynb"
+
+def of_classes(*classes, n=4):
+    labels = np.arange(n*len(classes)) % len(classes)
+    return as_image_data(np.full((len(labels), 16, 16, 3), 100, np.uint8) + np.arange(len(labels), dtype=np.uint8)[:, None, None, None], labels=labels, classes=list(classes))
+
+# ---- the notebook's own checks
+
+def test_good_set_up(run_notebook):
+    "Catches a setup cell that refuses its own defaults."
+    assert run_notebook(NOTEBOOK, "epochs = 5")["epochs"] == 5
+
+BAD = [("data = 'ham1000'", DataError, "data='ham1000': no such data set"), ("size = 48", ParameterError, "size=48: must be one of 16, 32, 64"), ("size = 8", ParameterError, "size=8"),
+       ("epochs = 0", ParameterError, "epochs=0"), ("lr = -1", ParameterError, "lr=-1"), ("widths = 'paper'", ParameterError, "widths='paper': must be one of 'laptop', 'auto', 'paper256'"),
+       ("precision = 'fp16'", ParameterError, "precision='fp16'"), ("fixed_p = 1.5", ParameterError, "fixed_p=1.5"), ("mixing = 2", ParameterError, "mixing=2"), ("target = 3", ParameterError, "target=3"),
+       ("ada_kimg = 0", ParameterError, "ada_kimg=0"), ("gamma = -1", ParameterError, "gamma=-1"), ("n_images = 10", ParameterError, "n_images=10"), ("n_judged = 0", ParameterError, "n_judged=0"),
+       ("patience = -1", ParameterError, "patience=-1"), ("mirror = 1", ParameterError, "mirror=1"), ("pipe = 'bg'", ParameterError, "no such parameter: pipe"), ("resume = True", ParameterError, "out_dir is empty")]
+
+@pytest.mark.parametrize("injected, error, message", BAD, ids=[b[0] for b in BAD])
+def test_bad_set_up(injected, error, message, tmp_path, monkeypatch, run_notebook):
+    "Catches a parameter that the setup cell does not check."
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(error) as caught: run_notebook(NOTEBOOK, injected)
+    assert message in str(caught.value) and not list(tmp_path.iterdir())
+
+def test_images_smaller_than_the_size(tiny_ham, run_notebook):
+    "Catches a training on enlarged images, whose blur the generator would learn, with a warning that nobody reads."
+    with pytest.raises(DataError, match="smallest image has 30 px.*choose a smaller size"): run_notebook(NOTEBOOK, f"data = 'ham10000'; size = 32; data_dir = {str(tiny_ham.parent)!r}", "benign_malignant(whole).split")
+    assert run_notebook(NOTEBOOK, f"data = 'ham10000'; size = 16; data_dir = {str(tiny_ham.parent)!r}", "benign_malignant(whole).split")["parts"]["train"].classes == ("benign", "malignant")
+
+def test_few_images_are_trained_on_longer(run_notebook, tmp_path):
+    "Catches rows with unequal budgets, and a resumed run that trains or judges again what it has."
+    small = f"n_phantoms = 200; epochs = .5; n_images = 100; n_judged = 2; base = 128; most = 8; size = 16; out_dir = {str(tmp_path/'run')!r}"
+    made = run_notebook(NOTEBOOK, small, "trainers, curves = {}, {}")
+    steps = {row: t.step for row, t in made["trainers"].items()}
+    assert len(set(steps.values())) == 1 and [*steps] == [*ROWS]
+    files = {f: f.stat().st_mtime_ns for f in (tmp_path/"run").rglob("*") if f.suffix in (".safetensors", ".json")}
+    again = run_notebook(NOTEBOOK, small + "; resume = True", "trainers, curves = {}, {}")
+    assert files == {f: f.stat().st_mtime_ns for f in (tmp_path/"run").rglob("*") if f.suffix in (".safetensors", ".json")}
+    assert all(a.fid.tolist() == again["curves"][row].fid.tolist() for row, a in made["curves"].items())
+
+# ---- data
+
+def test_benign_and_malignant():
+    "Catches carcinomas counted as benign, classes in the wrong order, and a set in which the question makes no sense."
+    ham = benign_malignant(of_classes("akiec", "bcc", "bkl", "df", "mel", "nv", "vasc"))
+    assert ham.classes == ("benign", "malignant") and ham.table.dx.value_counts().to_dict() == dict(benign=16, malignant=4)
+    swapped = benign_malignant(of_classes("malignant", "benign", "unknown"))
+    assert swapped.classes == ("benign", "malignant") and len(swapped) == 8 and (swapped.table.dx == np.array(swapped.classes)[swapped.labels]).all()
+    for classes in (("nv", "bcc"), ("mel", "bcc"), ("a", "b")):
+        with pytest.raises(DataError, match="needed are benign and malignant, or mel and one of nv"): benign_malignant(of_classes(*classes))
+
+def test_rows_of_table_1():
+    "Catches a row that is trained on the other class, or augmented as another one."
+    data = of_classes("benign", "malignant")
+    rows = {row: row_setting(row, data, .3) for row in ROWS}
+    assert [rows[r][0].table.dx.unique().tolist() for r in ("ben_gan", "mal_gan", "cgan")] == [["benign"], ["malignant"], ["benign", "malignant"]]
+    assert {r: (c["pipe"], c["p"], len(c["classes"])) for r, (_, c) in rows.items()} == dict(ben_gan=("bgc", None, 0), mal_gan=("bgc", None, 0), cgan=("bgc", None, 2), cgan_wo_color=("bg", None, 2),
+        cgan_wo_augmentation=("none", 0., 2), cgan_fixed=("bgc", .3, 2), cgan_wo_color_fixed=("bg", .3, 2))
+    with pytest.raises(ParameterError, match="row='gan'"): row_setting("gan", data)
+
+# ---- colours
+
+def test_colour_of_skin_is_not_that_of_the_lesion():
+    "Catches a lesion or a dark frame that is taken for skin."
+    images = np.full((3, 32, 32, 3), (200, 160, 140), np.uint8)
+    images[1, 8:24, 8:24] = (40, 20, 200)                                        # a lesion in violet
+    images[2, :, :3] = images[2, :, -3:] = 0                                     # a frame on two sides
+    table = skin_colours(images)
+    assert table.round(6).drop_duplicates().shape[0] == 1 and 30 < table.hue[0] < 80
+    as_floats = skin_colours(torch.tensor(images/127.5 - 1).permute(0, 3, 1, 2).float())
+    np.testing.assert_allclose(as_floats, table, atol=.5)
+
+def test_leak_knows_the_circle():
+    "Catches hues of 179 and -179 degrees taken for opposite ones, and a distance that depends on the order of images."
+    rng = np.random.default_rng(0)
+    def skin(hue, n=300): return pd.DataFrame(dict(hue=(hue + rng.normal(0, 3, n) + 180) % 360 - 180, chroma=rng.normal(20, 2, n), ita=rng.normal(30, 5, n)))
+    near, far = (colour_leak(skin(180), skin(h), 5) for h in (178, 120))
+    assert near.value["hue"] < 4 and near.value["odd"] < .1 and 55 < far.value["hue"] < 65 and far.value["odd"] == 1
+    generated, real = skin(10), skin(15)
+    assert colour_leak(generated.iloc[::-1], real, 5).value.round(9).equals(colour_leak(generated, real, 5).value.round(9))
+    assert list(near.index) == [*LEAK] and (near.low <= near.value).all() and (near.value <= near.high).all() and (near.low >= 0).all()
+
+def test_leak_needs_skin():
+    "Catches a distance from a handful of images, or from frames."
+    table = skin_colours(np.zeros((40, 16, 16, 3), np.uint8))
+    assert table.isna().to_numpy().all()
+    with pytest.raises(ValueError, match="0 generated and 0 real images show skin"): colour_leak(table, table)
+
+def test_colour_augmentation_is_seen():
+    "Catches a measure that is blind to what it is made for."
+    from medgan.models.ada import Augment
+    images = load_data("phantom", size=32, n=200).read(np.arange(200))["image"]
+    torch.manual_seed(0)
+    leak = {name: colour_leak(skin_colours(Augment(name, .5)(images).clamp(-1, 1)), skin_colours(images), 5).value for name in ("bg", "color")}
+    assert leak["color"]["hue"] > 10*leak["bg"]["hue"] and leak["color"]["odd"] > .2 > leak["bg"]["odd"]
+
+def test_gap_of_a_discriminator():
+    "Catches the roles of held-out and generated images exchanged."
+    train, test, made = torch.tensor([1., 3.]), torch.tensor([1., 1., 1.]), torch.tensor([-2.])
+    assert validation_gap(train, test, made) == pytest.approx(.25) and validation_gap(train, made, made) == pytest.approx(1)
