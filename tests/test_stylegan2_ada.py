@@ -51,6 +51,12 @@ def test_few_images_are_trained_on_longer(run_notebook, tmp_path):
     assert files == {f: f.stat().st_mtime_ns for f in (tmp_path/"run").rglob("*") if f.suffix in (".safetensors", ".json")}
     assert all(a.fid.tolist() == again["curves"][row].fid.tolist() for row, a in made["curves"].items())
 
+def test_stops_when_fid_has_turned(run_notebook):
+    "Catches a patience that is never asked, and a row that goes on after its FID has stopped falling (weights that do not move: FID stays as it is)."
+    made = run_notebook(NOTEBOOK, "n_phantoms = 200; epochs = .5; n_images = 100; n_judged = 4; patience = 1; base = 128; most = 8; size = 16; lr = 1e-12", "chosen = {row")
+    assert {len(c) for c in made["curves"].values()} == {2} and {t.step for t in made["trainers"].values()} == {4}
+    assert all(made["chosen"][row] == c.file[0] for row, c in made["curves"].items())
+
 # ---- data
 
 def test_benign_and_malignant():
