@@ -40,9 +40,15 @@ def test_images_smaller_than_the_size(tiny_ham, run_notebook):
     with pytest.raises(DataError, match="smallest image has 30 px.*choose a smaller size"): run_notebook(NOTEBOOK, f"data = 'ham10000'; size = 32; data_dir = {str(tiny_ham.parent)!r}", "benign_malignant(whole).split")
     assert run_notebook(NOTEBOOK, f"data = 'ham10000'; size = 16; data_dir = {str(tiny_ham.parent)!r}", "benign_malignant(whole).split")["parts"]["train"].classes == ("benign", "malignant")
 
+def test_sets_that_are_too_small(tiny_ham, run_notebook):
+    "Catches a batch or a test part that is found to be impossible only after the first rows have been trained."
+    ham = f"data = 'ham10000'; size = 16; data_dir = {str(tiny_ham.parent)!r}; "
+    with pytest.raises(ParameterError, match="batch_size=20: the training set has only"): run_notebook(NOTEBOOK, ham + "batch_size = 20", "trained_on = ")
+    with pytest.raises(DataError, match="images in the test part, the metrics need 24"): run_notebook(NOTEBOOK, ham + "batch_size = 2", "trained_on = ")
+
 def test_few_images_are_trained_on_longer(run_notebook, tmp_path):
     "Catches rows with unequal budgets, and a resumed run that trains or judges again what it has."
-    small = f"n_phantoms = 200; epochs = .5; n_images = 100; n_judged = 2; base = 128; most = 8; size = 16; out_dir = {str(tmp_path/'run')!r}"
+    small = f"epochs = .06; n_images = 100; n_judged = 2; base = 128; most = 8; size = 16; out_dir = {str(tmp_path/'run')!r}"
     made = run_notebook(NOTEBOOK, small, "trainers, curves = {}, {}")
     steps = {row: t.step for row, t in made["trainers"].items()}
     assert len(set(steps.values())) == 1 and [*steps] == [*ROWS]
@@ -53,7 +59,7 @@ def test_few_images_are_trained_on_longer(run_notebook, tmp_path):
 
 def test_stops_when_fid_has_turned(run_notebook):
     "Catches a patience that is never asked, and a row that goes on after its FID has stopped falling (weights that do not move: FID stays as it is)."
-    made = run_notebook(NOTEBOOK, "n_phantoms = 200; epochs = .5; n_images = 100; n_judged = 4; patience = 1; base = 128; most = 8; size = 16; lr = 1e-12", "chosen = {row")
+    made = run_notebook(NOTEBOOK, "epochs = .06; n_images = 100; n_judged = 4; patience = 1; base = 128; most = 8; size = 16; lr = 1e-12", "chosen = {row")
     assert {len(c) for c in made["curves"].values()} == {2} and {t.step for t in made["trainers"].values()} == {4}
     assert all(made["chosen"][row] == c.file[0] for row, c in made["curves"].items())
 
