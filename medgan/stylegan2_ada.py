@@ -6,19 +6,16 @@
 __all__ = ['BENIGN', 'ROWS', 'LEAK', 'benign_malignant', 'row_setting', 'skin_colours', 'colour_leak', 'validation_gap']
 
 # %% ../nbs/03_stylegan2_ada.ipynb #85adbfc5
-from collections.abc import Sequence
-
 import numpy as np
 import pandas as pd
-import torch
 from scipy.stats import wasserstein_distance
-from torch import Tensor, nn
+from torch import Tensor
 
 from .core.data import DataError, ImageData
 from .core.metrics import half_interval, half_splits
 from .core.phantoms import rgb_to_lab
 from .core.plots import as_uint8
-from .core.training import ParameterError, check_choice
+from .core.training import check_choice
 
 # %% ../nbs/03_stylegan2_ada.ipynb #28bd6a33
 BENIGN = ("nv", "bkl", "df", "vasc")

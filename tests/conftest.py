@@ -123,3 +123,13 @@ def run_notebook():
             if until in source: return scope
         raise AssertionError(f"the notebook has no cell with {until!r}")
     return run
+
+@pytest.fixture
+def refuses(tmp_path, monkeypatch, run_notebook):
+    "Check that a notebook's setup refuses a parameter, says so, and leaves nothing behind."
+    def check(notebook, injected, error, message):
+        monkeypatch.chdir(tmp_path)
+        with pytest.raises(error) as caught: run_notebook(notebook, injected)
+        assert message in str(caught.value)
+        assert not list(tmp_path.iterdir())
+    return check

@@ -32,12 +32,9 @@ BAD = [("data = 'ham1000'", DataError, "data='ham1000': no such data set; known 
        ("spectral = 1", ParameterError, "spectral=1"), (f"out_dir = {str(NOTEBOOK)!r}", ParameterError, "is a file; name a folder")]
 
 @pytest.mark.parametrize("injected, error, message", BAD, ids=[b[0][:24] for b in BAD])
-def test_bad_set_up(injected, error, message, tmp_path, monkeypatch, run_notebook):
+def test_bad_set_up(injected, error, message, refuses):
     "Catches a parameter that the setup cell does not check: hours later it would fail, or worse, not fail."
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(error) as caught: run_notebook(NOTEBOOK, injected)
-    assert message in str(caught.value)
-    assert not list(tmp_path.iterdir())
+    refuses(NOTEBOOK, injected, error, message)
 
 # ---- the networks
 

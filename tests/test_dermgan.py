@@ -34,11 +34,9 @@ BAD = [("data = 'ham1000'", DataError, "data='ham1000': no such data set"), ("si
        ("classifier_epochs = 1.5", ParameterError, "classifier_epochs=1.5"), ("n_trial = 1", ParameterError, "n_trial=1")]
 
 @pytest.mark.parametrize("injected, error, message", BAD, ids=[b[0][:24] for b in BAD])
-def test_bad_set_up(injected, error, message, tmp_path, monkeypatch, run_notebook):
+def test_bad_set_up(injected, error, message, refuses):
     "Catches a parameter that the setup cell does not check."
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(error) as caught: run_notebook(NOTEBOOK, injected)
-    assert message in str(caught.value) and not list(tmp_path.iterdir())
+    refuses(NOTEBOOK, injected, error, message)
 
 @pytest.mark.parametrize("injected, error, message", [("classes = 'nv'", ParameterError, "one condition only"), ("classes = 'nv, wart'", DataError, "'wart' not in phantom"),
                                                       ("boxes_csv = 'none.csv'", DataError, "phantom")])

@@ -40,11 +40,9 @@ BAD = [("data = 'tumor'", DataError, "data='tumor': no such data set"), ("other_
        ("n_transplants = 1", ParameterError, "n_transplants=1"), ("pool = -1", ParameterError, "pool=-1"), ("frame = 10", ParameterError, "frame=10")]
 
 @pytest.mark.parametrize("injected, error, message", BAD, ids=[b[0] for b in BAD])
-def test_bad_set_up(injected, error, message, tmp_path, monkeypatch, run_notebook):
+def test_bad_set_up(injected, error, message, refuses):
     "Catches a parameter that the setup cell does not check."
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(error) as caught: run_notebook(NOTEBOOK, injected)
-    assert message in str(caught.value) and not list(tmp_path.iterdir())
+    refuses(NOTEBOOK, injected, error, message)
 
 # ---- data
 

@@ -29,11 +29,9 @@ BAD = [("data = 'ham1000'", DataError, "data='ham1000': no such data set"), ("si
        ("patience = -1", ParameterError, "patience=-1"), ("mirror = 1", ParameterError, "mirror=1"), ("pipe = 'bg'", ParameterError, "no such parameter: pipe"), ("resume = True", ParameterError, "out_dir is empty")]
 
 @pytest.mark.parametrize("injected, error, message", BAD, ids=[b[0] for b in BAD])
-def test_bad_set_up(injected, error, message, tmp_path, monkeypatch, run_notebook):
+def test_bad_set_up(injected, error, message, refuses):
     "Catches a parameter that the setup cell does not check."
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(error) as caught: run_notebook(NOTEBOOK, injected)
-    assert message in str(caught.value) and not list(tmp_path.iterdir())
+    refuses(NOTEBOOK, injected, error, message)
 
 def test_images_smaller_than_the_size(tiny_ham, run_notebook):
     "Catches a training on enlarged images, whose blur the generator would learn, with a warning that nobody reads."

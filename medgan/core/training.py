@@ -6,7 +6,8 @@
 __all__ = ['ParameterError', 'check_number', 'check_choice', 'check_parameters', 'check_names', 'check_out_dir', 'set_seed',
            'epoch_rows', 'flatten_state', 'restore_state', 'CheckpointError', 'write_whole', 'save_checkpoint',
            'load_checkpoint', 'check_config', 'checkpoints', 'load_tensors', 'load_weights', 'load_run', 'EMA',
-           'evaluating', 'NonFiniteLoss', 'Trainer', 'same_state', 'keep_best', 'choose_checkpoint', 'has_turned']
+           'evaluating', 'NonFiniteLoss', 'Trainer', 'training_seconds', 'same_state', 'keep_best', 'choose_checkpoint',
+           'has_turned']
 
 # %% ../../nbs/core/04_training.ipynb #f0935a47
 import ast
@@ -369,6 +370,12 @@ def _save_now(self):
     for old in checkpoints(self.out_dir)[:-self.keep]: old.unlink()
 
 Trainer.save_now = _save_now
+
+# %% ../../nbs/core/04_training.ipynb #02167dbf
+def training_seconds(history: pd.DataFrame, # `Trainer.history`
+                    ) -> float:             # without what is done between the steps: sample grids, checkpoints
+    "What a run's steps took, its earlier parts included."
+    return (1000*history.kimg.diff().fillna(history.kimg)/history.images_per_s).sum()
 
 # %% ../../nbs/core/04_training.ipynb #fad6396b
 def _flush(self):
