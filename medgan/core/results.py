@@ -196,8 +196,8 @@ def _show(value, low, high, unit):
     text = value if low is None or pd.isna(low) else f"{value} [{_digits(low)}, {_digits(high)}]"
     return f"{text} {unit}".strip()
 
-# %% ../../nbs/core/06_results.ipynb #a105b7c6
-def _digits(x): return f"{x:.0f}" if abs(x) >= 1000 else f"{x:.4g}"
+# %% ../../nbs/core/06_results.ipynb #b32bea82
+def _digits(x, n=4): return f"{x:.0f}" if abs(x) >= 10**n - .5 else f"{x:.{n}g}" # n digits that count, no exponent for large numbers
 
 # %% ../../nbs/core/06_results.ipynb #9b7d46a6
 def _show_paper(p): return _show(p.printed if "e" not in p.printed else f"{p.value:.7g}", p.low, p.high, p.unit)
@@ -234,7 +234,7 @@ def compare(paper: str,                      # a key of `PAPERS`
         out += [(*key, "", _show_ours(m), _setting(r), "ours only") for key, m in ours.items() if key not in printed]
     return pd.DataFrame(out, columns=KEY + ["paper", "ours", "setting", "verdict"])
 
-# %% ../../nbs/core/06_results.ipynb #43dac891
+# %% ../../nbs/core/06_results.ipynb #1175c1fe
 def stored_table(paper: str,     # a key of `PAPERS`
                  run: str,       # one of `runs(paper)`
                  *tables: str,   # names of its tables
@@ -243,7 +243,7 @@ def stored_table(paper: str,     # a key of `PAPERS`
     "Tables of a stored run, for reading."
     stored = [m for m in read_results(paper, run, root)["metrics"] if m["table"] in tables]
     if lost := set(tables) - {m["table"] for m in stored}: raise ValueError(f"{paper}, run {run}: no table {', '.join(sorted(lost))}")
-    def text(m): return f"{m['value']:.3g}" + ("" if m["low"] is None else f" [{m['low']:.3g}, {m['high']:.3g}]")
+    def text(m): return _digits(m["value"], 3) + ("" if m["low"] is None else f" [{_digits(m['low'], 3)}, {_digits(m['high'], 3)}]")
     frame = pd.DataFrame([{k: m[k] for k in KEY} | dict(text=text(m)) for m in stored])
     lines, columns = list(dict.fromkeys(zip(frame.table, frame.row))), list(dict.fromkeys(frame.column))
     return frame.pivot(index=["table", "row"], columns="column", values="text").loc[lines, columns].fillna("")
