@@ -18,11 +18,11 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
-from .core.classifiers import oversample
-from .core.data import PARTS
-from .core.gan import discriminator_loss, generator_loss, normal_init
+from .evaluate.classifiers import oversample
+from .data.images import PARTS
+from .networks.losses import discriminator_loss, generator_loss, normal_init
 from .core.plots import as_uint8
-from .core.training import Trainer, check_choice, check_number, evaluating, load_run, load_weights, set_seed
+from .training.loop import Trainer, check_choice, check_number, evaluating, load_run, load_weights, set_seed
 
 # %% ../nbs/01_cdcgan.ipynb #2efdc9fe
 SIZES = (32, 64, 128)

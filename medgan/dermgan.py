@@ -27,14 +27,14 @@ from scipy.stats import spearmanr
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from .core.data import DataError, ImageData
-from .core.gan import discriminator_loss, generator_loss, linear_decay, normal_init, set_lr
-from .core.metrics import fid
-from .core.phantoms import boxes, fitzpatrick, ita, rgb_to_lab
+from .data.images import DataError, ImageData
+from .networks.losses import discriminator_loss, generator_loss, linear_decay, normal_init, set_lr
+from .evaluate.metrics import fid
+from .data.phantoms_skin import boxes, fitzpatrick, ita, rgb_to_lab
 from .core.plots import as_uint8
-from .core.segmentation import random_turns
+from .evaluate.segmentation import random_turns
 from .core.statistics import bootstrap_interval
-from .core.training import Trainer, check_choice, evaluating, load_run, load_weights, set_seed
+from .training.loop import Trainer, check_choice, evaluating, load_run, load_weights, set_seed
 
 # %% ../nbs/02_dermgan.ipynb #6ec897e7
 def background(images: np.ndarray, # uint8 (N,H,W,3)
@@ -267,7 +267,8 @@ class DermGANGenerator(nn.Module):
                  upsampling: str = "resize", # "resize" (paper) or "transposed" (pix2pix, for the ablation)
                  dropout: float = .5):       # in the first three levels up, also when drawing; pix2pix: 0.5
         super().__init__()
-        check_choice("size", size, SIZES); check_choice("upsampling", upsampling, ("resize", "transposed"))
+        check_choice("size", size, SIZES)
+        check_choice("upsampling", upsampling, ("resize", "transposed"))
         channels = [width*min(2**i, 8) for i in range(size.bit_length() - 1)]
         n = len(channels)
         self.size, self.dropout = size, dropout
@@ -285,7 +286,9 @@ class DermGANGenerator(nn.Module):
                 m: Tensor,  # semantic maps (B,3,size,size) in [-1,1]
                ) -> Tensor: # images (B,3,size,size) in [-1,1]
         skips = []
-        for level in self.down: m = level(m); skips.append(m)
+        for level in self.down:
+            m = level(m)
+            skips.append(m)
         x = skips.pop()
         for i, level in enumerate(self.up):
             if i: x = torch.cat([x, skips.pop()], 1)
@@ -536,7 +539,8 @@ def grow_boxes(maps: pd.DataFrame,       # one row a map
     "Maps drawn by hand, as the paper's for Fig. 6: one box that grows."
     out = maps.loc[maps.index.repeat(len(shares))].reset_index(names="map")
     def centred(share):
-        side = max(2, round(share*size)); low = (size - side)//2
+        side = max(2, round(share*size))
+        low = (size - side)//2
         return ((low, low, low + side, low + side),)
     return out.assign(boxes=[centred(s) for s in np.tile(shares, len(maps))])
 

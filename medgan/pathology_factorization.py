@@ -20,10 +20,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from .core.data import SLICE_CLASSES, DataError, ImageData
-from .core.gan import least_squares_discriminator_loss, least_squares_generator_loss
-from .core.segmentation import SegmentationUNet, dice_loss, random_flips
-from .core.training import Trainer, check_number, load_run, load_weights
+from .data.images import SLICE_CLASSES, DataError, ImageData
+from .networks.losses import least_squares_discriminator_loss, least_squares_generator_loss
+from .evaluate.segmentation import SegmentationUNet, dice_loss, random_flips
+from .training.loop import Trainer, check_number, load_run, load_weights
 from .models.cyclegan import TwoDomains, build_discriminator, build_generator, train_translation
 
 # %% ../nbs/04_pathology_factorization.ipynb #7d0ff725
@@ -122,7 +122,8 @@ class PathologyData(TwoDomains):
         names, sizes = np.unique(group, return_counts=True)
         if 2*sizes.max() > len(group): raise DataError(f"{names[sizes.argmax()]} has {sizes.max()} of {len(group)} pathological slices: at most half, for a slice is trained beside a mask of another subject")
         order = np.argsort(group, kind="stable")
-        self.other = np.empty(len(group), int); self.other[order] = np.roll(order, sizes.max())
+        self.other = np.empty(len(group), int)
+        self.other[order] = np.roll(order, sizes.max())
         chosen = np.random.default_rng(seed).permutation(names)[:round(paired*len(names))]
         self.is_paired = torch.tensor(np.isin(group, chosen))
         self.fingerprint = f"{self.fingerprint} {sorted(chosen)}"

@@ -11,11 +11,11 @@ import pandas as pd
 from scipy.stats import wasserstein_distance
 from torch import Tensor
 
-from .core.data import DataError, ImageData
-from .core.metrics import half_interval, half_splits
-from .core.phantoms import rgb_to_lab
+from .data.images import DataError, ImageData
+from .evaluate.metrics import half_interval, half_splits
+from .data.phantoms_skin import rgb_to_lab
 from .core.plots import as_uint8
-from .core.training import check_choice
+from .training.loop import check_choice
 
 # %% ../nbs/03_stylegan2_ada.ipynb #28bd6a33
 BENIGN = ("nv", "bkl", "df", "vasc")
@@ -50,7 +50,8 @@ def skin_colours(images,              # as in `as_uint8`, three channels
     "The median colour of the skin around a lesion."
     lab = rgb_to_lab(as_uint8(images))
     n = max(1, round(border*lab.shape[1]))
-    ring = np.ones(lab.shape[1:3], bool); ring[n:-n, n:-n] = False
+    ring = np.ones(lab.shape[1:3], bool)
+    ring[n:-n, n:-n] = False
     skin = lab[:, ring]
     skin = np.where(skin[..., :1] < 25, np.nan, skin)                              # a dark frame: L* below 25
     seen = np.isfinite(skin[..., 0]).mean(1) >= .1

@@ -15,7 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
-from medgan.core.training import Trainer, checkpoints, load_checkpoint, same_state
+from medgan.training.loop import Trainer, checkpoints, load_checkpoint, same_state
 
 torch.set_num_threads(min(2, os.cpu_count() or 1))
 
@@ -99,7 +99,8 @@ def goes_on(tmp_path, monkeypatch):
         train(str(tmp_path/"whole"))
         save, n = Trainer.save_now, [0]
         def save_and_die(self):
-            save(self); n[0] += 1
+            save(self)
+            n[0] += 1
             if n[0] == 2: raise KeyboardInterrupt
         with monkeypatch.context() as patched:
             patched.setattr(Trainer, "save_now", save_and_die)

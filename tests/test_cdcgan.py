@@ -9,8 +9,8 @@ from safetensors.torch import save_file
 
 from medgan.cdcgan import (PROTOCOLS, SIZES, build_cdcgan, cdcgan_step, generate, gradient_penalty, load_generator, protocol_parts, sample_images,
                            share_seen, soft_labels, train_cdcgan)
-from medgan.core.data import DataError, load_data
-from medgan.core.training import CheckpointError, ParameterError, Trainer, save_checkpoint
+from medgan.data.images import DataError, load_data
+from medgan.training.loop import CheckpointError, ParameterError, Trainer, save_checkpoint
 
 NOTEBOOK = get_config().nbs_path/"01_cdcgan.ipynb"
 CONFIG = dict(size=32, classes=["nv", "bcc", "mel", "bkl"], z_dim=8, width=4, slope=.2, momentum=.1, batch_norm=True, spectral=True, gp=10., lr=2e-4,

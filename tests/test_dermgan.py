@@ -6,9 +6,9 @@ import torch
 from nbdev.config import get_config
 from PIL import Image
 
-from medgan.core.data import DataError, ImageData, as_image_data, load_data
-from medgan.core.phantoms import boxes
-from medgan.core.training import CheckpointError, ParameterError, save_checkpoint
+from medgan.data.images import DataError, ImageData, as_image_data, load_data
+from medgan.data.phantoms_skin import boxes
+from medgan.training.loop import CheckpointError, ParameterError, save_checkpoint
 from medgan.dermgan import (SIZES, TERMS, ConventionalAugmentation, DermGANDiscriminator, DermGANGenerator, MapData, as_input, box_iou, checkerboard,
                             code_table, decode_map, draw, encode_map, encode_maps, fid_trials, generator_terms, grow_boxes, joined, load_dermgan,
                             place_response, region_boxes, roi_crops, roi_loss, roi_of, sample_maps, skin_types, tone_and_lesion, tone_response, train_dermgan,
@@ -103,9 +103,11 @@ def test_region_boxes_by_hand():
 def test_decode_refuses():
     "Catches a map that is read although it says nothing, or two things."
     m = encode_map(2, "b", [[1, 1, 5, 5]], 16, CLASSES)
-    foreign = m.copy(); foreign[0] = 77
+    foreign = m.copy()
+    foreign[0] = 77
     with pytest.raises(ValueError, match="red is"): decode_map(foreign, CLASSES)
-    mixed = m.copy(); mixed[1:, 8:10, 8:10] = code_table(CLASSES).loc["c"].to_numpy()[:, None, None]
+    mixed = m.copy()
+    mixed[1:, 8:10, 8:10] = code_table(CLASSES).loc["c"].to_numpy()[:, None, None]
     with pytest.raises(ValueError, match="a map has one pair"): decode_map(mixed, CLASSES)
     with pytest.raises(ValueError, match="in the boxes"): decode_map(m*np.array([1, 0, 0], np.uint8)[:, None, None], CLASSES)
 
@@ -157,7 +159,8 @@ def test_crops_leave_out_and_say_so(parts, capsys):
 def test_skin_types_are_estimated_only_where_unknown(parts):
     "Catches an estimate that overwrites what the set says, and a NaN that stays."
     data = parts["train"]
-    types = data.table.skin_type.to_numpy(float).copy(); types[::2] = np.nan
+    types = data.table.skin_type.to_numpy(float).copy()
+    types[::2] = np.nan
     half = ImageData(data.name, data.images, data.masks, data.table.assign(skin_type=types), data.classes, "0", data.rows)
     found = skin_types(half)
     assert np.array_equal(found[1::2], types[1::2]) and not np.isnan(found).any()
@@ -205,7 +208,8 @@ def test_networks_refuse():
 def test_roi_loss_has_no_slope_outside():
     "Catches a loss that is averaged over the whole image, or whose slope leaks beyond the boxes."
     fake, real = torch.randn(2, 3, 8, 8, requires_grad=True), torch.randn(2, 3, 8, 8)
-    roi = torch.zeros(2, 1, 8, 8, dtype=bool); roi[0, :, 2:4, 2:6] = True
+    roi = torch.zeros(2, 1, 8, 8, dtype=bool)
+    roi[0, :, 2:4, 2:6] = True
     loss = roi_loss(fake, real, roi)
     slope, = torch.autograd.grad(loss, fake)
     assert (slope[~roi.expand_as(slope)] == 0).all() and (slope[0][roi[0].expand(3, -1, -1)].abs() - 1/(2*3*8)).abs().max() < 1e-7
@@ -258,9 +262,12 @@ def test_load_and_draw(crops, tmp_path):
     trained(crops, tmp_path/"run")
     G, config = load_dermgan(tmp_path/"run")
     maps = encode_maps(crops["val"].table.head(3), 32, config["classes"])
-    a = draw(G, maps, seed=1); torch.manual_seed(9)
+    a = draw(G, maps, seed=1)
+    torch.manual_seed(9)
     assert torch.equal(a, draw(G, maps, seed=1)) and not torch.equal(a, draw(G, maps, seed=2))
-    state = torch.get_rng_state(); draw(G.train(), maps); assert torch.equal(state, torch.get_rng_state()) and G.training
+    state = torch.get_rng_state()
+    draw(G.train(), maps)
+    assert torch.equal(state, torch.get_rng_state()) and G.training
     with pytest.raises(CheckpointError, match="holds no checkpoint"): load_dermgan(tmp_path)
     save_checkpoint(tmp_path/"other.safetensors", dict(net={}), dict(width=3))
     with pytest.raises(CheckpointError, match="no checkpoint of a DermGAN: classes"): load_dermgan(tmp_path/"other.safetensors")

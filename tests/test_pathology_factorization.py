@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 import torch
 
-from medgan.core.data import DataError, ImageData
-from medgan.core.gan import least_squares_discriminator_loss
-from medgan.core.training import CheckpointError, ParameterError
+from medgan.data.images import DataError, ImageData
+from medgan.networks.losses import least_squares_discriminator_loss
+from medgan.training.loop import CheckpointError, ParameterError
 from medgan.models.cyclegan import TwoDomains, train_cyclegan
 from medgan.pathology_factorization import (WEIGHTS, PathologyData, both_cycles, build_factorization, cycle_consistency, domains, factorization_step,
                                             image_discriminator_loss, image_generator_loss, lesion_back, load_factorization, segmentation_loss, train_factorization)
@@ -22,7 +22,9 @@ def slices(n, lesion, seed=0, subjects=4):
     "Grey noise with or without a bright spot."
     rng = np.random.default_rng(seed)
     images, masks = rng.integers(40, 120, (n, 52, 40, 1), np.uint8), np.zeros((n, 52, 40), bool)
-    if lesion: masks[:, 20:30, 12:22] = True; images[masks] = 240
+    if lesion:
+        masks[:, 20:30, 12:22] = True
+        images[masks] = 240
     table = pd.DataFrame(dict(id=[f"{seed}{lesion}{i}" for i in range(n)], dx="pathological" if lesion else "healthy", group=[f"s{i % subjects}" for i in range(n)], source="test",
                               label=int(lesion)))
     return ImageData("test", images, masks, table, ("healthy", "pathological"), f"{n} {seed}")
@@ -65,14 +67,16 @@ def test_other_masks_are_of_others():
 
 def test_paired_subjects_are_nested_and_whole():
     "Catches a subject of whom some slices are paired and others not, and shares that are not nested."
-    sick = slices(40, True, subjects=10); flags = {s: PathologyData(sick, slices(8, False), s).is_paired for s in (0, .2, .5, 1)}
+    sick = slices(40, True, subjects=10)
+    flags = {s: PathologyData(sick, slices(8, False), s).is_paired for s in (0, .2, .5, 1)}
     assert [int(f.sum()) for f in flags.values()] == [0, 8, 20, 40]
     assert (flags[.2] <= flags[.5]).all() and pd.Series(flags[.5].numpy()).groupby(sick.table.group).nunique().max() == 1
 
 def test_data_refuses():
     "Catches one subject who has more than half of the masks, so that his own would be shown, and sets without masks."
     with pytest.raises(DataError, match="s0 has 6 of 6 pathological slices"): PathologyData(slices(6, True, subjects=1), slices(4, False))
-    bare = slices(6, True); bare.masks = None
+    bare = slices(6, True)
+    bare.masks = None
     with pytest.raises(DataError, match="has no masks"): PathologyData(bare, slices(4, False))
 
 # ---- losses
@@ -87,7 +91,9 @@ def test_wrong_labels_cost():
 def test_healthy_passes_through():
     "Catches a cycle H-H that starts with another map than an empty one."
     seen = []
-    def R(x): seen.append(x[:, 1:]); return x[:, :1]
+    def R(x):
+        seen.append(x[:, 1:])
+        return x[:, :1]
     x_p, x_h = torch.rand(2, 1, 8, 8), torch.rand(2, 1, 8, 8)
     c = both_cycles(lambda x: x, R, lambda x: torch.full_like(x, -200.), x_p, x_h)
     assert torch.equal(c.fake, x_h) and torch.equal(c.again, x_h) and (seen[0] == 0).all() and cycle_consistency(c, x_p, x_h) < 1e-6
@@ -102,7 +108,8 @@ def test_each_term_alone():
 def test_segmentation_between():
     "Catches shares of paired and unpaired slices that do not add up to the two pure settings."
     logits, mask = torch.randn(4, 1, 8, 8), torch.rand(4, 1, 8, 8) > .7
-    paired = torch.tensor([True, False, False, False]); scores = torch.rand(3, 1, 2, 2)
+    paired = torch.tensor([True, False, False, False])
+    scores = torch.rand(3, 1, 2, 2)
     mixed = segmentation_loss(logits, mask, paired, scores)
     assert mixed.item() == pytest.approx((segmentation_loss(logits[:1], mask[:1], paired[:1], None)/4 + 3*segmentation_loss(logits[1:], mask[1:], paired[1:], scores)/4).item(), rel=1e-5)
 
@@ -119,9 +126,13 @@ def counted(paired):
         net.register_forward_pre_hook(hook)
     for name, net in nets.items(): watch(name, net)
     optimizers = {k: torch.optim.Adam([p for name, net in nets.items() if name.startswith("D") == (k == "D") for p in net.parameters()], 1e-3) for k in "GD"}
-    def update(optimizer, loss): optimizer.zero_grad(); loss.backward(); optimizer.step()
+    def update(optimizer, loss):
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
     step = factorization_step(WEIGHTS[paired == 1])(nets, optimizers, update, {"D_x": lambda x: x, "D_m": lambda x: x})
-    sick = slices(12, True); sick.masks[np.arange(12), 45, np.arange(12)] = True                   # no two masks alike
+    sick = slices(12, True)
+    sick.masks[np.arange(12), 45, np.arange(12)] = True                   # no two masks alike
     data = PathologyData(sick, slices(12, False), paired)
     for rows in np.split(np.arange(12), 3): step(data.read(rows))
     return seen
@@ -153,7 +164,8 @@ def test_loaded_networks_are_the_trained_ones(tmp_path):
 
 def test_unpaired_never_reads_its_masks():
     "Catches masks that leak into the unpaired setting: with all of them changed, another subject's kept, the networks end the same."
-    sick = slices(16, True); data = PathologyData(sick, slices(12, False), 0.)
+    sick = slices(16, True)
+    data = PathologyData(sick, slices(12, False), 0.)
     honest = train_factorization(data, CONFIG, progress="")
     class Spoilt(PathologyData):
         def read(self, rows, device="cpu"):
@@ -164,7 +176,8 @@ def test_unpaired_never_reads_its_masks():
 
 def test_lesion_back_by_hand():
     "Catches a share that is measured outside the lesion."
-    x, mask = torch.full((1, 1, 4, 4), .9), torch.zeros(1, 1, 4, 4, dtype=torch.bool); mask[..., :2, :2] = True
+    x, mask = torch.full((1, 1, 4, 4), .9), torch.zeros(1, 1, 4, 4, dtype=torch.bool)
+    mask[..., :2, :2] = True
     healthy = torch.where(mask, .5, .9)
     back = torch.where(mask, .8, .1)
     assert lesion_back(back, healthy, x, mask) == pytest.approx([.75])

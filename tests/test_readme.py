@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from medgan.core.results import BEGIN, END, readme_block
+from medgan.report.ledger import BEGIN, END, readme_block
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT/"README.md").read_text(encoding="utf-8")
@@ -38,7 +38,7 @@ def test_ledger():
     "Catches a number in README that was typed, or a run that was stored without update_readme()."
     assert README.count(BEGIN) == README.count(END) == 1, f"README needs the markers {BEGIN} and {END}"
     block = README.split(BEGIN)[1].split(END)[0].strip()
-    assert block == readme_block().strip(), "run medgan.core.results.update_readme('README.md')"
+    assert block == readme_block().strip(), "run medgan.report.ledger.update_readme('README.md')"
 
 def test_commands():
     "Catches a README that tells another set-up than the one that is tested."
@@ -58,7 +58,7 @@ def test_citation():
     import yaml
 
     import medgan
-    from medgan.core.results import PAPERS
+    from medgan.report.ledger import PAPERS
     cited = yaml.safe_load((ROOT/"CITATION.cff").read_text(encoding="utf-8"))
     assert cited["version"] == medgan.__version__
     titles = [r["title"] for r in cited["references"]]

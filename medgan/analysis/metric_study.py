@@ -15,10 +15,10 @@ import torch.nn.functional as F
 from PIL import Image
 from scipy import ndimage
 
-from ..core.data import ImageData, as_image_data
-from ..core.features import Extractor, FeatureCNN, image_features
-from ..core.metrics import compare_features, coverage_by_class
-from ..core.training import check_choice, check_number
+from ..data.images import ImageData, as_image_data
+from ..evaluate.features import Extractor, FeatureCNN, image_features
+from ..evaluate.metrics import compare_features, coverage_by_class
+from ..training.loop import check_choice, check_number
 
 # %% ../../nbs/analysis/01_metric_study.ipynb #9380ec7d
 def _blurred(pixels, level, rng):
@@ -60,7 +60,8 @@ def corrupt(pool: ImageData,      # real images that play the generator; twice a
             seed: int = 0,        # of choice and noise
            ) -> ImageData:        # half as many images as the pool has
     "A spoilt set."
-    check_choice("kind", kind, CORRUPTIONS); check_number("level", level, 0, 1)
+    check_choice("kind", kind, CORRUPTIONS)
+    check_number("level", level, 0, 1)
     rng, n = np.random.default_rng(seed), len(pool)//2
     chosen = pool.subset(_chosen_rows(pool, kind, level, n, rng))
     pixels = chosen.images[chosen.rows].copy()
@@ -83,7 +84,8 @@ def random_extractor(seed: int = 0, # of the weights
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         net = FeatureCNN()
-    net.train()(torch.randn(64, 3, 64, 64)); net.eval()      # gives batch norm its averages
+    net.train()(torch.randn(64, 3, 64, 64))
+    net.eval()      # gives batch norm its averages
     return Extractor("random CNN", 3, net.features, f"random-{seed}")
 
 # %% ../../nbs/analysis/01_metric_study.ipynb #d935083c
@@ -129,7 +131,8 @@ def plot_study(study: pd.DataFrame, # from `study_table`
         for i, j in np.ndindex(change.shape):
             ax.text(j, i, f"{change.iloc[i, j]:.0f}", ha="center", va="center", fontsize=8, weight="bold" if abs(change.iloc[i, j]) > 3 else "normal",
                     color="w" if abs(change.iloc[i, j]) > 8 else "k")
-        ax.set_xticks(range(len(METRICS)), METRICS, rotation=60, ha="right", fontsize=8); ax.set_yticks(range(len(CORRUPTIONS)), CORRUPTIONS)
+        ax.set_xticks(range(len(METRICS)), METRICS, rotation=60, ha="right", fontsize=8)
+        ax.set_yticks(range(len(CORRUPTIONS)), CORRUPTIONS)
         ax.set_title(name, fontsize=9)
     return fig
 
@@ -145,7 +148,9 @@ def plot_levels(study: pd.DataFrame, # from `study_table`
         for i, metric in enumerate(METRICS):
             one = mine[(mine.kind == kind) & (mine.metric == metric)]
             ax.plot(one.level, one.change, label=metric, color=f"C{i}", lw=1.3)
-        ax.set_yscale("symlog", linthresh=3); ax.set_title(kind, fontsize=9)
-    axes[0, 0].set_ylabel("change, sd"); axes[1, 0].set_ylabel("change, sd")
+        ax.set_yscale("symlog", linthresh=3)
+        ax.set_title(kind, fontsize=9)
+    axes[0, 0].set_ylabel("change, sd")
+    axes[1, 0].set_ylabel("change, sd")
     fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside right center", frameon=False, fontsize=8)
     return fig

@@ -23,11 +23,11 @@ from PIL import Image
 from scipy import stats
 from torch import Tensor
 
-from ..core.data import DataError, ImageData, as_image_data, check_alike
-from ..core.features import Extractor, image_features
+from ..data.images import DataError, ImageData, as_image_data, check_alike
+from ..evaluate.features import Extractor, image_features
 from ..core.plots import Jpeg, as_uint8, show_grid
 from ..core.statistics import auc_interval, wilson_interval
-from ..core.training import check_choice, check_number
+from ..training.loop import check_choice, check_number
 
 # %% ../../nbs/analysis/00_privacy.ipynb #3cfccbc7
 def _brightened(images, factor=1., shift=0.): return np.rint(np.clip(images*factor + 255*shift, 0, 255)).astype(np.uint8)
@@ -99,7 +99,8 @@ def _nearest(queries, references, k=50, block=256):
     for rows in torch.arange(queries.shape[1]).split(block):
         cosine = reduce(torch.maximum, (q[rows] @ r.T for q in queries for r in references))
         d, i = (2 - 2*cosine).clamp(min=0).sqrt().topk(min(k, references.shape[1]), largest=False)
-        near.append(d); index.append(i[:, 0])
+        near.append(d)
+        index.append(i[:, 0])
     near = torch.cat(near)
     ratio = near[:, 0]/near.mean(1).clamp(min=1e-6)
     return pd.DataFrame(dict(distance=near[:, 0].numpy(), ratio=ratio.numpy(), real=torch.cat(index).numpy()))

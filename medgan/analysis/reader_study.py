@@ -27,10 +27,10 @@ from sklearn.metrics import cohen_kappa_score
 from statsmodels.stats.inter_rater import fleiss_kappa
 from statsmodels.stats.proportion import confint_proportions_2indep
 
-from ..core.data import DataError, as_image_data, check_alike
+from ..data.images import DataError, as_image_data, check_alike
 from ..core.plots import as_uint8
 from ..core.statistics import adjust_p, bootstrap_interval, paired_test, wilson_interval
-from ..core.training import check_choice, check_number, write_whole
+from ..training.loop import check_choice, check_number, write_whole
 
 # %% ../../nbs/analysis/02_reader_study.ipynb #a2e3a483
 def _plan(design, conditions, classes, n):
@@ -268,7 +268,8 @@ def plot_readers(scores: pd.DataFrame, # from `score_readers`
             values = each.value[each.condition == condition]
             ax.plot(at + np.linspace(-.3, .3, len(values))*width, values, ".", color="black", ms=3, clip_on=False)
     ax.set(xticks=range(len(conditions)), xticklabels=conditions, ylim=(0, 1), ylabel="rate")
-    ax.legend(frameon=False, ncols=len(measures), loc="lower center", bbox_to_anchor=(.5, 1)); ax.spines[["top", "right"]].set_visible(False)
+    ax.legend(frameon=False, ncols=len(measures), loc="lower center", bbox_to_anchor=(.5, 1))
+    ax.spines[["top", "right"]].set_visible(False)
     return ax
 
 # %% ../../nbs/analysis/02_reader_study.ipynb #f9083a9d

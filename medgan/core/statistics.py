@@ -144,7 +144,8 @@ def paired_test(a: Sequence[float],    # one number a seed or fold, at least two
                 seed: int = 0,         # of the sign patterns, where there are more than 9,999
                ) -> dict[str, float]:  # difference (mean of a - b), low, high, p (two-sided)
     "Paired t test or sign-flip permutation test (all patterns up to 13 pairs), through scipy."
-    a, b = _pairs(a, b); _check_level(level)
+    a, b = _pairs(a, b)
+    _check_level(level)
     d = a - b
     if method == "t":
         _check_spread(d.std(), np.abs((a, b)).max())
@@ -195,7 +196,8 @@ def auc_interval(y: Sequence[int],       # labels 0/1 (N,), at least two of each
                  level: float = .95,     # coverage
                 ) -> tuple[float, float, float]: # AUC, low, high; an AUC of 0 or 1 has no interval (NaN)
     "AUC with DeLong's standard error, the interval made on the logit scale so that it stays in [0,1]."
-    y, score = _auc_inputs(y, score=score); _check_level(level)
+    y, score = _auc_inputs(y, score=score)
+    _check_level(level)
     v10, v01 = _auc_components(y, score)
     auc, se = v10.mean(), _auc_se(v10, v01)
     if not 0 < auc < 1: return float(auc), np.nan, np.nan        # all pairs in order: the standard error is 0, which nobody believes
@@ -209,7 +211,8 @@ def delong_test(y: Sequence[int],         # labels 0/1 (N,), at least two of eac
                 level: float = .95,       # coverage of the interval
                ) -> dict[str, float]:     # auc_a, auc_b, difference (a - b), low, high, p (two-sided)
     "DeLong's test of two correlated AUCs (DeLong et al. 1988); images count as independent."
-    y, a, b = _auc_inputs(y, score_a=score_a, score_b=score_b); _check_level(level)
+    y, a, b = _auc_inputs(y, score_a=score_a, score_b=score_b)
+    _check_level(level)
     (a10, a01), (b10, b01) = _auc_components(y, a), _auc_components(y, b)
     difference, se = a10.mean() - b10.mean(), _auc_se(a10 - b10, a01 - b01)
     half, p = stats.norm.ppf((1 + level)/2)*se, 2*stats.norm.sf(abs(difference)/se) if se > 1e-12 else 1.

@@ -16,11 +16,11 @@ import torch.nn.functional as functional
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from ..core.data import DataError, ImageData
-from ..core.gan import (least_squares_discriminator_loss, least_squares_generator_loss, linear_decay, normal_init,
+from ..data.images import DataError, ImageData
+from ..networks.losses import (least_squares_discriminator_loss, least_squares_generator_loss, linear_decay, normal_init,
                              set_lr)
-from ..core.segmentation import random_flips
-from ..core.training import Trainer, check_number, evaluating, set_seed
+from ..evaluate.segmentation import random_flips
+from ..training.loop import Trainer, check_number, evaluating, set_seed
 
 # %% ../../nbs/models/00_cyclegan.ipynb #e017c44b
 class TwoDomains(Dataset):
@@ -113,11 +113,14 @@ class ImagePool:
         "The fakes to be shown to the discriminator."
         shown = []
         for fake in fakes:
-            if len(self.images) < self.capacity: self.images.append(fake); shown.append(fake)
+            if len(self.images) < self.capacity:
+                self.images.append(fake)
+                shown.append(fake)
             elif not self.capacity or torch.rand(()) < .5: shown.append(fake)
             else:
                 i = int(torch.randint(self.capacity, ()))
-                shown.append(self.images[i]); self.images[i] = fake
+                shown.append(self.images[i])
+                self.images[i] = fake
         return torch.stack(shown)
 
     def state_dict(self): return {str(i): image for i, image in enumerate(self.images)}

@@ -19,7 +19,7 @@ import torch.nn.functional as functional
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from ..core.training import CheckpointError, ParameterError, check_choice, check_number, load_tensors, load_weights
+from ..training.loop import CheckpointError, ParameterError, check_choice, check_number, load_tensors, load_weights
 
 # %% ../../nbs/models/01_stylegan2.ipynb #41d1a4f5
 _GAIN = math.sqrt(2)
@@ -90,7 +90,9 @@ def _check_power(size):
     check_number("size", size, 16, 1024, whole=True)
     if size & (size - 1): raise ParameterError(f"size={size}: must be a power of two")
 def _check_shape(size, channels, n_classes):
-    _check_power(size); check_number("channels", channels, 1, 4, whole=True); check_number("n_classes", n_classes, 0, whole=True)
+    _check_power(size)
+    check_number("channels", channels, 1, 4, whole=True)
+    check_number("n_classes", n_classes, 0, whole=True)
 
 # %% ../../nbs/models/01_stylegan2.ipynb #7f753136
 def _normalised(x): return x*(x.square().mean(1, keepdim=True) + 1e-8).rsqrt()
@@ -249,7 +251,8 @@ def batch_deviation(x: Tensor,      # (B,C,H,W)
                     group: int = 4, # images over which the deviation is taken, or fewer, so that groups are even
                    ) -> Tensor:     # (B,C+1,H,W)
     "Appends the mean standard deviation within groups of the batch, by which a lack of variety shows (Karras et al. 2018)."
-    b = len(x); g = max(k for k in range(1, min(group, b) + 1) if b % k == 0)
+    b = len(x)
+    g = max(k for k in range(1, min(group, b) + 1) if b % k == 0)
     y = x.float().view(g, -1, *x.shape[1:])
     y = (y.var(0, unbiased=False) + 1e-8).sqrt().mean((1, 2, 3))                      # one number a group
     return torch.cat([x, y.repeat(g).view(b, 1, 1, 1).expand(-1, -1, *x.shape[2:]).to(x.dtype)], 1)

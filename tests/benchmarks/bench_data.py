@@ -17,8 +17,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")     # before torch: steadier
 import numpy as np
 from PIL import Image
 
-from medgan.core.data import load_data
-from medgan.core.phantoms import draw_skin, skin_phantom_table
+from medgan.data.images import load_data
+from medgan.data.phantoms_skin import draw_skin, skin_phantom_table
 
 def generate(root, n=2000):
     "A folder set of smooth colourful JPEGs in the size of HAM10000's originals."

@@ -13,9 +13,9 @@ from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics
 from torch_fidelity.metric_kid import kid_features_to_metric
 from torch_fidelity.metric_prc import prc_features_to_metric
 
-from medgan.core.data import load_data
-from medgan.core.features import image_features, load_extractor
-from medgan.core.metrics import compare_features, fid, kid, prdc
+from medgan.data.images import load_data
+from medgan.evaluate.features import image_features, load_extractor
+from medgan.evaluate.metrics import compare_features, fid, kid, prdc
 
 N, DIM = 10_000, 192
 

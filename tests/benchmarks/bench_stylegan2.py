@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 
 from medgan.models import stylegan2
-from medgan.models.ada import Augment, LastTerms, build_stylegan2, lazy_adam, stylegan2_step
+from medgan.models.stylegan2_train import Augment, LastTerms, build_stylegan2, lazy_adam, stylegan2_step
 from medgan.models.stylegan2 import PathLength, preset
 
 TAPS = torch.outer(torch.tensor([1., 3., 3., 1.]), torch.tensor([1., 3., 3., 1.]))/64
@@ -50,7 +50,10 @@ def measure(args):
         G, D = (net.to(memory_format=torch.contiguous_format) for net in (G, D))
         vars(stylegan2).update(_filtered=dense_filter, upsample=dense_upsample, downsample=lambda x: dense_filter(x, 1, 2), modulated_convolution=grouped_modulation)
     optimizers, turn = dict(G=lazy_adam(G, .0025, 4), D=lazy_adam(D, .0025, 16)), [0]
-    def update(optimizer, loss): optimizer.zero_grad(set_to_none=True); loss.backward(); optimizer.step()
+    def update(optimizer, loss):
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
     step = stylegan2_step(dict(G=G, D=D, augment=Augment("none")), optimizers, update, lambda: turn[0], config, None, PathLength(), LastTerms())
     batch = dict(image=torch.rand(args.batch_size, 3, args.size, args.size)*2 - 1, label=torch.arange(args.batch_size) % 2)
     step(batch)

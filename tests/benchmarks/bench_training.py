@@ -18,8 +18,8 @@ import pandas as pd
 import torch
 
 from medgan.cdcgan import build_cdcgan, cdcgan_step
-from medgan.core.data import ImageData
-from medgan.core.training import Trainer, epoch_rows, set_seed
+from medgan.data.images import ImageData
+from medgan.training.loop import Trainer, epoch_rows, set_seed
 
 LIMIT = 5.      # per cent
 

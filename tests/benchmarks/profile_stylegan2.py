@@ -15,7 +15,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
-from medgan.models.ada import PATH_EVERY, R1_EVERY, Augment, LastTerms, build_stylegan2, lazy_adam, stylegan2_step
+from medgan.models.stylegan2_train import PATH_EVERY, R1_EVERY, Augment, LastTerms, build_stylegan2, lazy_adam, stylegan2_step
 from medgan.models.stylegan2 import PathLength, preset
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -28,7 +28,10 @@ def limit(dtype, n=2048 if DEVICE.type == "cpu" else 8192):
     "Floating-point operations a second of a matrix product, the best of ten."
     a, times = torch.randn(n, n, device=DEVICE, dtype=dtype), []
     for _ in range(10):
-        wait(); started = time.perf_counter(); a @ a; wait()
+        wait()
+        started = time.perf_counter()
+        a @ a
+        wait()
         times.append(time.perf_counter() - started)
     return 2*n**3/min(times)
 
@@ -44,7 +47,9 @@ class Run:
         torch.manual_seed(0)
         self.batch_size, self.turn, self.phases, self.asked = config["batch_size"], 0, defaultdict(float), []
         G, D = (net.to(DEVICE) for net in build_stylegan2(config))
-        if args.compile: self.compile(G.synthesis, PATH_EVERY); self.compile(D, R1_EVERY)
+        if args.compile:
+            self.compile(G.synthesis, PATH_EVERY)
+            self.compile(D, R1_EVERY)
         self.optimizers = dict(G=lazy_adam(G, config["lr"], PATH_EVERY), D=lazy_adam(D, config["lr"], R1_EVERY))
         self.step = stylegan2_step(dict(G=G, D=D, augment=Augment(args.pipe, .5).to(DEVICE)), self.optimizers, self.update, lambda: self.turn, config, None, PathLength(), LastTerms())
         x = torch.rand(self.batch_size, 3, args.size, args.size, device=DEVICE)*2 - 1
@@ -56,11 +61,14 @@ class Run:
         net.forward = lambda *given: (plain if self.turn % every == 0 else fast)(*given)
 
     def update(self, optimizer, loss):
-        optimizer.zero_grad(set_to_none=True); loss.backward(); optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
         name = next(k for k, o in self.optimizers.items() if o is optimizer)
         now = self.measure()
         self.phases[PHASES[name, self.asked.count(name)]] += now - self.last
-        self.last = now; self.asked.append(name)
+        self.last = now
+        self.asked.append(name)
 
     def sixteen(self, measure):
         "All phases of sixteen steps."

@@ -1,0 +1,222 @@
+"The privacy report finds copies in disguise and leaves innocent images alone, on phantoms and on HAM10000; bad sets are refused."
+import numpy as np
+import pytest
+import torch
+
+from medgan.analysis.privacy import (COPY_KINDS, SPACES, authenticity, closest_pairs, copies_of, copy_test, duplicate_table, image_vectors,
+                                     membership_attack, nearest_real, plant_duplicates, privacy_report)
+from medgan.data.images import DataError, as_image_data, load_data
+from medgan.evaluate.features import load_extractor
+
+@pytest.fixture(scope="module")
+def phantoms():
+    "Training, held-out and other images; the others stand for a perfect generator."
+    return load_data("phantom", size=64, n=3200).split(dict(train=.35, held_out=.4, others=.25))
+
+@pytest.fixture(scope="module")
+def small():
+    "The same, 32 px and fewer, for what needs no statistics."
+    return load_data("phantom", size=32, n=400, phantom_seed=1).split(dict(train=.4, held_out=.3, others=.3))
+
+def pixels_of(data): return data.images[data.rows].copy()
+
+def with_copies(others, train, kinds, seed=0):
+    "The others, 1 % of them replaced by copies of training images, the kinds in turn; and the rows of either."
+    rng, images = np.random.default_rng(seed), pixels_of(others)
+    n = len(images)//100
+    rows, victims = rng.permutation(len(images))[:n], rng.permutation(len(train))[:n]
+    for i, (row, victim) in enumerate(zip(rows, victims)):
+        images[row] = copies_of(train.images[train.rows[[victim]]], kinds[i % len(kinds)])[0]
+    return images, rows, victims
+
+def found_and_false(report, rows, victims):
+    "Share of the copies that any space finds with their original, and share of the others that any space calls copies."
+    near = report.nearest.values()
+    found = np.any([n.is_copy[rows].to_numpy() & (n["real"][rows].to_numpy() == victims) for n in near], axis=0)
+    honest = np.setdiff1d(np.arange(len(report.generated)), rows)
+    return found.mean(), np.any([n.is_copy[honest] for n in near], axis=0).mean()
+
+# ---- copies
+
+def check_acceptance(train, held_out, others):
+    "1 % copies in disguise: at least 95 % of them found, with their originals, and under 1 % of the other images called copies."
+    images, rows, victims = with_copies(others, train, list(COPY_KINDS))
+    report = privacy_report(images, train, held_out)
+    found, false = found_and_false(report, rows, victims)
+    assert found >= .95 and false < .01 and report.table.verdict[2] == "copies found"
+    assert (report.table.verdict[5:] == "members cannot be told").all()
+    chosen = pixels_of(train)[np.random.default_rng(1).permutation(len(train))[:40]]
+    copies = np.concatenate([copies_of(chosen, kind) for kind in COPY_KINDS])
+    for space in ("pixels", "hash"):
+        ratios = np.split(nearest_real(copies, train, space).ratio.to_numpy(), len(COPY_KINDS))
+        for kind, ratio in zip(COPY_KINDS, ratios):
+            assert copy_test(ratio, report.held_out[space].ratio, .0025)["share"] >= .95, (space, kind)
+
+def test_planted_copies_of_phantoms(phantoms):
+    "Catches a space, a turn or a limit by which copies escape, and a report that cries wolf."
+    check_acceptance(**phantoms)
+
+def test_planted_copies_of_ham10000(real_data):
+    "Catches limits that only suit phantoms: lesions look alike, and some stand there under two names."
+    check_acceptance(*load_data("ham10000", str(real_data), 64).split(seed=0).values())
+
+def test_extractor_trained_on_members(real_data):
+    "Catches a skin extractor that knows the images it was trained on: members would seem to be told although nobody saw them."
+    train, held_out, others = load_data("ham10000", str(real_data), 64).split(seed=0).values()
+    attack = membership_attack(others.subset(range(500)), train, held_out, "features", load_extractor("skin"))
+    assert attack["low"] < .5 < attack["high"]
+
+def test_features_row(small):
+    "Catches a report that loses the third space: 64 px or not, plain copies are found there too."
+    images, train = pixels_of(small["others"])[:40], small["train"]
+    images[:20] = pixels_of(train)[:20]
+    report = privacy_report(images, train, small["held_out"].subset(range(80)), load_extractor("skin"), false_alarm=.05)
+    assert list(report.nearest) == list(SPACES) and len(report.table) == 10
+    assert report.nearest["features"].is_copy[:20].all()
+
+def test_repeated_training_images(small):
+    "Catches a neighbourhood made of one image: in an oversampled training set a copy has fifty originals, all equally near."
+    train = small["train"]
+    images = pixels_of(small["others"])
+    images[5] = pixels_of(train)[7]
+    report = privacy_report(images, train.subset(np.repeat(np.arange(len(train)), 60)), small["held_out"], false_alarm=.05)
+    assert report.nearest["pixels"].is_copy[5]
+    assert (pixels_of(report.train)[report.nearest["pixels"]["real"][5]] == images[5]).all()
+
+def test_grey_images():
+    "Catches code that counts on three channels: brain slices have one, in [0,1]."
+    coarse = torch.rand(400, 1, 6, 6, generator=torch.Generator().manual_seed(0))
+    x = torch.nn.functional.interpolate(coarse, (32, 32), mode="bicubic").clamp(0, 1)
+    generated = torch.cat([x[300:], x[:5].flip(3)])
+    report = privacy_report(generated, x[:150], x[150:300], false_alarm=.05)
+    assert report.nearest["pixels"].is_copy[-5:].all() and report.nearest["hash"].is_copy[-5:].all()
+    assert closest_pairs(report, 4).data[:2] == b"\xff\xd8"
+
+def test_empty_images(small):
+    "Catches 0/0 where an image has no contrast: a collapsed generator copies nobody."
+    images = pixels_of(small["others"])
+    images[:30] = 128
+    report = privacy_report(images, small["train"], small["held_out"], false_alarm=.05)
+    for near in report.nearest.values():
+        assert np.isfinite(near.to_numpy(float)).all()
+    assert not report.nearest["pixels"].is_copy[:30].any()
+
+def test_ratio_beats_distance(phantoms):
+    "Catches a rule by distance alone: a grainy copy of a pale image is farther from it than honest images are from theirs."
+    train = phantoms["train"]
+    noise = np.random.default_rng(0).normal(0, 12, (200, 64, 64, 3))
+    grainy = (pixels_of(train)[:200] + noise).clip(0, 255).astype(np.uint8)
+    near, honest = nearest_real(grainy, train), nearest_real(phantoms["held_out"], train)
+    assert copy_test(near.distance, honest.distance)["share"] < .95 < .99 < copy_test(near.ratio, honest.ratio)["share"]
+
+def test_same_answer_twice(small):
+    "Catches a random choice without a seed, and sets that are changed."
+    sets = [small[name] for name in ("others", "train", "held_out")]
+    before = [pixels_of(data) for data in sets]
+    a, b = (privacy_report(*sets, false_alarm=.05) for _ in range(2))
+    assert a.table.equals(b.table) and all((x == pixels_of(data)).all() for x, data in zip(before, sets))
+    assert "no sign of copies" in repr(a) and "<table" in a._repr_html_()
+
+def test_closest_pairs_are_pairs(small):
+    "Catches an index into another set than the one that is shown."
+    train, images = small["train"], pixels_of(small["others"])
+    images[3] = pixels_of(train)[11][:, ::-1]
+    near = privacy_report(images, train, small["held_out"], false_alarm=.05).nearest
+    for space in near: assert near[space].ratio.idxmin() == 3 and near[space]["real"][3] == 11
+
+@pytest.mark.parametrize("space", ["pixels", "hash"])
+def test_every_turn(small, space):
+    "Catches a turn that is missing among the eight, or stands there twice."
+    train = small["train"]
+    for turn in range(8):
+        image = np.rot90(pixels_of(train)[9:10, :, ::-1 if turn > 3 else 1], turn % 4, (1, 2))
+        near = nearest_real(np.ascontiguousarray(image), train, space)
+        assert near["real"][0] == 9 and near.distance[0] < 1e-3
+
+def test_more_neighbours_than_images(small):
+    "Catches topk beyond the end."
+    near = nearest_real(small["others"], small["train"].subset(range(5)))
+    assert near.ratio.between(0, 1).all() and near["real"].max() < 5
+
+# ---- authenticity, membership, duplicates
+
+def test_authenticity_by_hand():
+    "Catches < for >, the wrong neighbour, and a nearest one out of the own group."
+    train = np.array([[0.], [1.], [10.], [10.5]])
+    new = np.array([[.4], [-2.], [12.], [0.]])       # nearest: 0 (its own nearest at 1), 0, 10.5 (.5 away), 0
+    assert authenticity(new, train).tolist() == [False, True, True, False]
+    assert authenticity(new, train, groups=["a", "b", "c", "c"]).tolist() == [False, True, False, False]
+
+def test_attack_on_strangers():
+    "Catches an attack that finds members where the generator saw nobody: 20 experiments, about one may miss 0.5."
+    attacks = []
+    for seed in range(20):
+        parts = load_data("phantom", size=32, n=300, phantom_seed=seed).split(dict(train=.4, held_out=.4, others=.2), seed=seed)
+        attacks.append(membership_attack(parts["others"], parts["train"], parts["held_out"]))
+    covered = sum(a["low"] <= .5 <= a["high"] for a in attacks)
+    assert covered >= 17 and abs(np.mean([a["auc"] for a in attacks]) - .5) < .03
+    assert min(a["p"] for a in attacks) > .001
+
+def test_attack_on_copies(small):
+    "Catches a score with the wrong sign, and an AUC of 1 whose interval is not defined."
+    train = small["train"]
+    report = privacy_report(pixels_of(train), train, small["held_out"], false_alarm=.05)
+    rows = report.table[report.table.question == "membership, AUC"]
+    assert (rows.value > .99).all() and (rows.verdict == "members can be told").all()
+    assert (report.table.verdict[:3] == "copies found").all()
+    assert report.table.verdict[3] == "nearer to the training set than held-out images"
+
+def test_planted_rows(small):
+    "Catches repeats that are off by one, and images that are planted twice."
+    planted = plant_duplicates(small["train"], (2, 5), n_each=10, seed=3)
+    times = planted.table.groupby("id").repeats.agg(["size", "first"])
+    assert (times["size"] == times["first"]).all() and len(times) == len(small["train"])
+    assert times["size"].value_counts()[[2, 5]].tolist() == [10, 10] and "repeats" not in small["train"].table
+    with pytest.raises(DataError, match="200 images are to be repeated"): plant_duplicates(small["train"], (2, 5), n_each=100)
+
+def test_duplicates_found(small):
+    "Catches a table that mixes up the images: exactly those that were drawn are found."
+    planted = plant_duplicates(small["train"], (2, 5), n_each=10)
+    drawn = np.flatnonzero((planted.table.repeats == 5) & ~planted.table.id.duplicated())
+    table = duplicate_table(planted.images[planted.rows[drawn]], planted, small["held_out"], false_alarm=.05)
+    assert table.k.to_dict() == {1: 0, 2: 0, 5: 10} and table.n[5] == 10
+    with pytest.raises(DataError, match="needs 199"): duplicate_table(small["others"], planted, small["held_out"])
+
+# ---- what is refused
+
+def test_too_few_held_out(small):
+    "Catches a verdict without grounds: 100 held-out images cannot show a rate of 1 in 200."
+    report = privacy_report(small["others"], small["train"], small["held_out"].subset(range(100)))
+    assert (report.table.verdict[:3] == "cannot tell: held_out needs 399 images").all()
+    assert report.table.value[:3].isna().all() and not report.nearest["pixels"].is_copy.any()
+
+def test_refused_sets(small):
+    "Catches sets that cannot be compared, and yardsticks that are part of what they measure."
+    train, held_out, others = small["train"], small["held_out"], small["others"]
+    def refused(message, *sets):
+        with pytest.raises(DataError, match=message): privacy_report(*sets)
+    refused("held_out is missing", others, train, None)
+    refused("generated has 32 x 32 px, 3 channel.*train has 16 x 16 px", others, pixels_of(train)[:, ::2, ::2], held_out)
+    refused("generated has 32 x 32 px, 1 channel", pixels_of(others)[..., 0], train, held_out)
+    refused("generated has 19 images: at least 20", others.subset(range(19)), train, held_out)
+    refused("groups are in train and in held_out", others, train, train.subset(range(30)))
+    refused("30 images of held_out are also in train", others, pixels_of(train), pixels_of(train)[:30])
+    refused("1 groups are in train and in held_out .the first: x", others, as_image_data(pixels_of(train), groups=["x"]*len(train)),
+            as_image_data(pixels_of(held_out), groups=["x"]*len(held_out)))
+    refused("got list", [1, 2], train, held_out)
+
+def test_no_groups_is_no_overlap(small):
+    "Catches numbers of images taken for names of patients: plain arrays have no groups to overlap."
+    privacy_report(pixels_of(small["others"]), pixels_of(small["train"]), pixels_of(small["held_out"]))
+
+@pytest.mark.parametrize("options, message", [
+    (dict(false_alarm=0), "false_alarm=0"), (dict(false_alarm=.6), "false_alarm=0.6"), (dict(false_alarm="low"), "false_alarm='low'")])
+def test_refused_rates(small, options, message):
+    "Catches a rate in percent."
+    with pytest.raises(ValueError, match=message): privacy_report(small["others"], small["train"], small["held_out"], **options)
+
+def test_refused_spaces(small):
+    "Catches a space that does not exist, and features without an extractor."
+    with pytest.raises(ValueError, match="space='pixel': must be one of"): nearest_real(small["others"], small["train"], "pixel")
+    with pytest.raises(ValueError, match="needs an extractor"): image_vectors(small["train"], "features")
+    with pytest.raises(ValueError, match="kind='blurred'"): copies_of(pixels_of(small["train"]), "blurred")

@@ -1,0 +1,154 @@
+"The metrics against their authors' code, intervals against the truth, and everything that cannot be compared."
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from prdc import compute_prdc
+from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
+from torch_fidelity.metric_kid import kid_features_to_metric
+from torch_fidelity.metric_prc import prc_features_to_metric
+
+from medgan.data.images import DataError, load_data
+from medgan.evaluate.features import ExtractorError
+from medgan.evaluate.metrics import Generated, MetricError, compare_features, evaluate, fid, interval_cover, kid, prdc
+
+def pair(n, m, dim, dtype, seed=0):
+    "Features that differ, some of the real ones copied into the generated ones."
+    rng = np.random.default_rng(seed)
+    x, y = rng.normal(.1, 1.1, (n, dim)).astype(dtype), rng.normal(size=(m, dim)).astype(dtype)
+    x[:20] = y[:20]
+    return x, y
+
+SHAPES = pytest.mark.parametrize("n,m,dim,dtype", [(400, 300, 16, "f8"), (1500, 2100, 32, "f8"), (1200, 800, 64, "f4"), (300, 300, 192, "f4")])
+
+@SHAPES
+def test_equals_torch_fidelity(n, m, dim, dtype):
+    "Catches a wrong neighbour (k instead of k+1), `<` for `<=`, swapped arguments, a biased estimate, another covariance."
+    x, y = pair(n, m, dim, dtype)
+    a, b = torch.from_numpy(x), torch.from_numpy(y)
+    theirs = prc_features_to_metric(a, b, verbose=False)
+    ours = prdc(x, y)
+    assert round(ours["precision"]*n) == round(theirs["precision"]*n) and abs(ours["precision"] - theirs["precision"]) < 1e-7
+    assert round(ours["recall"]*m) == round(theirs["recall"]*m) and abs(ours["recall"] - theirs["recall"]) < 1e-7
+    expected = fid_statistics_to_metric(fid_features_to_statistics(a), fid_features_to_statistics(b), False)["frechet_inception_distance"]
+    assert fid(x, y) == pytest.approx(expected, rel=1e-6)
+    l = min(n, m)                                                # torch-fidelity's KID wants equally many
+    expected = kid_features_to_metric(a[:l].double(), b[:l].double(), kid_subsets=1, kid_subset_size=l, verbose=False)
+    assert kid(x[:l].astype("f8"), y[:l].astype("f8")) == pytest.approx(expected["kernel_inception_distance_mean"], rel=1e-6)
+    assert kid(x[:l], y[:l]) == pytest.approx(expected["kernel_inception_distance_mean"], rel=1e-5)      # in single precision
+
+@SHAPES
+def test_equals_prdc(n, m, dim, dtype):
+    "Catches `<=` for `<`, a division by the wrong n or k, and the order of prdc's arguments: it takes the real ones first."
+    x, y = pair(n, m, dim, "f8")
+    theirs, ours = compute_prdc(real_features=y, fake_features=x, nearest_k=5), prdc(x, y)
+    assert ours["density"] == pytest.approx(theirs["density"], abs=1e-12) and ours["coverage"] == pytest.approx(theirs["coverage"], abs=1e-12)
+
+def test_kid_is_the_mean_over_subsets():
+    "Catches an estimate that is not torch-fidelity's usual one on average (100 subsets)."
+    x, y = pair(2000, 2000, 8, "f8")
+    theirs = kid_features_to_metric(torch.from_numpy(x), torch.from_numpy(y), kid_subsets=100, kid_subset_size=500, verbose=False)
+    error = theirs["kernel_inception_distance_std"]/np.sqrt(100)*3
+    assert abs(kid(x, y) - theirs["kernel_inception_distance_mean"]) < error
+
+def test_argument_order():
+    "Catches real and generated swapped anywhere: a collapsed generator is precise and recalls nothing."
+    rng = np.random.default_rng(0)
+    real = rng.normal(size=(400, 6))
+    collapsed = real[:1] + .2*rng.normal(size=(300, 6))
+    table = compare_features(collapsed, real).value
+    assert table.precision > .9 and table.recall < .2 and table.coverage < .2 and table.density > 1
+
+def test_intervals_cover():
+    "Catches a wrong factor in the halves' variance (1/4), and a t quantile of other degrees of freedom."
+    cover = interval_cover(500, level=.9, n=200, dim=6).cover
+    assert cover.between(.87, .93).all(), cover
+
+def test_groups_widen_the_interval():
+    "Catches groups that are dealt apart: eight images of each lesion know as much as one."
+    rng = np.random.default_rng(0)
+    lesion = np.repeat(np.arange(60), 8)
+    real = rng.normal(size=(60, 4))[lesion] + .1*rng.normal(size=(480, 4))
+    generated = rng.normal(.4, 1, size=(480, 4))
+    def width(groups):
+        fid_row = compare_features(generated, real, groups).loc["fid"]
+        return fid_row.high - fid_row.low
+    assert width(lesion) > 1.5*width(None)
+
+@pytest.fixture(scope="module")
+def phantoms():
+    return load_data("phantom", size=32, n=600).split(dict(generated=.3, real=.4, held_out=.3))
+
+def test_evaluate(phantoms, tmp_path, monkeypatch):
+    "Catches features computed twice, classes mixed up, unequal numbers for floor and value, and an extractor without its name."
+    monkeypatch.setenv("MEDGAN_CACHE", str(tmp_path))
+    def run(): return evaluate(phantoms["generated"], phantoms["real"], phantoms["held_out"], n_splits=4)
+    table = run()
+    monkeypatch.setattr("medgan.evaluate.features._batch_features", lambda *a: pytest.fail("computed again"))
+    assert table.equals(run())
+    assert set(table.features) == {"HAM10000 CNN"}
+    everything = table.loc["all"]
+    assert (everything.n_generated == min(len(phantoms["generated"]), len(phantoms["held_out"]))).all() and (everything.n_real == len(phantoms["real"])).all()
+    assert everything.ceiling["fid"] > everything.floor["fid"] and everything.ceiling["precision"] < .2
+    measured = [c for c in phantoms["real"].classes if ("kid" in table.loc[c].index)]
+    by_class = table.xs("kid", level="metric").value
+    assert measured and by_class["mean over classes"] == pytest.approx(by_class[measured].mean())
+
+class Blend(torch.nn.Module):
+    "A generator whose image is its latent's first number, everywhere; the label turns it darker."
+    def __init__(self):
+        super().__init__()
+        self.scale = torch.nn.Parameter(torch.tensor(.3))
+    def forward(self, z, c): return (torch.tanh(self.scale*z[:, :1] - c[:, None]/4)[:, :, None, None]).expand(-1, 3, 32, 32)
+
+def test_evaluate_generator(phantoms, tmp_path, monkeypatch):
+    "Catches a generator left in evaluation mode, labels that do not reach it, a path length that is missing or depends on the run."
+    monkeypatch.setenv("MEDGAN_CACHE", str(tmp_path))
+    net = Blend().train()
+    generated = Generated(net, 5, labels=phantoms["real"].labels.tolist(), classes=phantoms["real"].classes)
+    data = generated.data()
+    assert net.training and len(data) == len(phantoms["real"]) and data.labels.tolist() == phantoms["real"].labels.tolist()
+    means = [data.read(np.flatnonzero(data.labels == k))["image"].mean() for k in (0, 6)]
+    assert means[0] > means[1]
+    table = evaluate(generated, phantoms["real"], phantoms["held_out"], n_splits=2, n_path=100, per_class=False)
+    assert table.loc[("all", "ppl"), "low"] < table.loc[("all", "ppl"), "value"] < table.loc[("all", "ppl"), "high"]
+    assert table.equals(evaluate(generated, phantoms["real"], phantoms["held_out"], n_splits=2, n_path=100, per_class=False))
+
+def folder_with(tmp_path, *names):
+    "A folder with these files; images are grey squares."
+    folder = tmp_path/"images"
+    folder.mkdir()
+    for name in names:
+        if name.endswith(".png"): Image.new("RGB", (32, 32), (90, 90, 90)).save(folder/name)
+        else: (folder/name).write_text("not an image")
+    return str(folder)
+
+BAD = {
+    "size": (lambda p, t: load_data("phantom", size=64, n=60), MetricError, "generated images have 64 px"),
+    "channels": (lambda p, t: torch.rand(40, 1, 32, 32), MetricError, "1 channels"),
+    "too few": (lambda p, t: p["generated"].subset(np.arange(23)), MetricError, "generated: 23 images; at least 24"),
+    "range": (lambda p, t: torch.rand(40, 3, 32, 32)*255, DataError, "allowed are -1 to 1"),
+    "unscaled": (lambda p, t: torch.rand(40, 3, 32, 32), DataError, "2\\*x-1"),
+    "nan": (lambda p, t: torch.full((40, 3, 32, 32), float("nan")), DataError, "NaN"),
+    "empty folder": (lambda p, t: folder_with(t), DataError, "no images"),
+    "text file": (lambda p, t: folder_with(t, "a.png", "notes.txt"), DataError, "notes.txt is no image"),
+    "no folder": (lambda p, t: str(t/"nowhere"), DataError, "nowhere"),
+    "generator without n": (lambda p, t: Generated(Blend(), 5), MetricError, "needs n"),
+}
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_input(name, phantoms, tmp_path):
+    "Catches sets that are compared although they cannot be, and errors that do not say why."
+    make, error, message = BAD[name]
+    with pytest.raises(error, match=message): evaluate(make(phantoms, tmp_path), phantoms["real"], phantoms["held_out"])
+
+def test_bad_extractor_and_parts(phantoms):
+    "Catches an unknown extractor that falls back to another one, and a floor made of the very images it is to judge."
+    with pytest.raises(ExtractorError, match="extractor='retina'"): evaluate(phantoms["generated"], phantoms["real"], phantoms["held_out"], "retina")
+    with pytest.raises(MetricError, match="in the real and in the held-out part"): evaluate(phantoms["generated"], phantoms["real"], phantoms["real"])
+
+@pytest.mark.parametrize("x,message", [
+    (np.zeros((30, 4)), "4 \\(generated\\) and 3 \\(real\\)"), (np.full((30, 3), np.nan), "NaN"), (np.zeros((5, 3)), "5 images, this metric needs at least"),
+    (np.zeros(30), "floats \\(N,dim\\)"), (np.zeros((30, 3), int), "floats \\(N,dim\\)")])
+def test_bad_features(x, message):
+    with pytest.raises(MetricError, match=message): compare_features(x, np.random.default_rng(0).normal(size=(30, 3)))
