@@ -6,10 +6,9 @@
 __all__ = ['TONE_CODES', 'SIZES', 'TERMS', 'background', 'estimate_ita', 'skin_types', 'box_groups', 'crop_window', 'roi_crops',
            'code_table', 'check_boxes', 'encode_map', 'region_boxes', 'decode_map', 'encode_maps', 'as_input', 'roi_of',
            'MapData', 'DermGANGenerator', 'DermGANDiscriminator', 'checkerboard', 'reconstruction_loss', 'roi_loss',
-           'feature_matching_loss', 'generator_terms', 'weighted_sum', 'dermgan_step', 'draw', 'build_dermgan',
-           'train_dermgan', 'sample_maps', 'vary_tone', 'tone_and_lesion', 'tone_response', 'box_iou', 'place_response',
-           'grow_boxes', 'border_profile', 'fid_trials', 'ConventionalAugmentation', 'joined', 'f1_by_class',
-           'load_dermgan']
+           'generator_terms', 'weighted_sum', 'dermgan_step', 'draw', 'build_dermgan', 'train_dermgan', 'sample_maps',
+           'vary_tone', 'tone_and_lesion', 'tone_response', 'box_iou', 'place_response', 'grow_boxes', 'border_profile',
+           'fid_trials', 'load_dermgan']
 
 # %% ../nbs/02_dermgan.ipynb #77346aac
 import math
@@ -27,14 +26,19 @@ from scipy.stats import spearmanr
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from .data.images import DataError, ImageData
-from .networks.losses import discriminator_loss, generator_loss, linear_decay, normal_init, set_lr
-from .evaluate.metrics import fid
-from .data.phantoms_skin import boxes, fitzpatrick, ita, rgb_to_lab
+from .core.checks import check_choice
+from .core.colour import fitzpatrick, ita, rgb_to_lab
 from .core.plots import as_uint8
-from .evaluate.segmentation import random_turns
 from .core.statistics import bootstrap_interval
-from .training.loop import Trainer, check_choice, evaluating, load_run, load_weights, set_seed
+from .data.images import ImageData
+from .data.phantoms_skin import boxes
+from .data.registry import DataError
+from .evaluate.metrics import fid
+from .networks.augmentation import random_turns
+from .networks.layers import normal_init
+from .networks.losses import discriminator_loss, feature_matching_loss, generator_loss
+from .training.checkpoints import load_run, load_weights
+from .training.loop import Trainer, evaluating, linear_decay, set_lr, set_seed
 
 # %% ../nbs/02_dermgan.ipynb #6ec897e7
 def background(images: np.ndarray, # uint8 (N,H,W,3)
@@ -345,13 +349,6 @@ def roi_loss(fake: Tensor, # (B,3,H,W) in [-1,1]
     n = roi.sum((1, 2, 3))*fake.shape[1]
     return (((fake - real).abs()*roi).sum((1, 2, 3))/n.clamp_min(1)).mean()
 
-# %% ../nbs/02_dermgan.ipynb #a950b5ca
-def feature_matching_loss(fake: Tensor, # features of generated images (B,C,h,w)
-                          real: Tensor, # features of real images with the same maps (B,C,h,w)
-                         ) -> Tensor:   # scalar
-    "Euclidean distance of the features over the root of their number (Ghorbani et al., section 2)."
-    return (fake - real).square().mean((1, 2, 3)).clamp_min(1e-12).sqrt().mean()
-
 # %% ../nbs/02_dermgan.ipynb #369f778c
 TERMS = ("gan", "rec", "roi", "fm")
 
@@ -574,45 +571,6 @@ def fid_trials(generated: np.ndarray, # features (N,dim)
     values = [fid(pick(generated), pick(real)) for _ in range(n_trials)]
     m, s = np.mean(values), np.std(values, ddof=1)
     return float(m), float(m - 1.96*s), float(m + 1.96*s)
-
-# %% ../nbs/02_dermgan.ipynb #749e5e1b
-class ConventionalAugmentation(nn.Module):
-    "Flips, and jitter of brightness, contrast and saturation; in training mode only (Ghorbani et al., section 3)."
-    def __init__(self,
-                 strength: float = .2): # factors are drawn from [1 - strength, 1 + strength]
-        super().__init__()
-        self.strength = strength
-
-    def forward(self,
-                x: Tensor,  # (B,3,H,W) in [-1,1]
-               ) -> Tensor: # (B,3,H,W) in [-1,1]
-        if not self.training: return x
-        x, = random_turns(x)
-        brightness, contrast, saturation = (1 + self.strength*(2*torch.rand(3, len(x), 1, 1, 1, device=x.device) - 1))
-        unit = (x + 1)/2*brightness
-        unit = unit.mean((1, 2, 3), keepdim=True).lerp(unit, contrast)
-        grey = unit.mean(1, keepdim=True)
-        return (grey.lerp(unit, saturation)).clamp(0, 1)*2 - 1
-
-# %% ../nbs/02_dermgan.ipynb #285eee74
-def joined(a: ImageData, # images, their labels and classes
-           b: ImageData, # images of the same size and classes
-          ) -> ImageData: # both, without masks
-    "Two data sets as one."
-    if a.size != b.size or a.classes != b.classes: raise DataError(f"{a.name} ({a.size} px, {', '.join(a.classes)}) and {b.name} ({b.size} px, {', '.join(b.classes)}) do not fit together")
-    table = pd.concat([t[["id", "dx", "label", "group", "source"]] for t in (a.table, b.table)], ignore_index=True)
-    images = np.concatenate([a.images[a.rows], b.images[b.rows]])
-    return ImageData(f"{a.name} + {b.name}", images, None, table, a.classes, sha256((a.fingerprint + b.fingerprint).encode()).hexdigest()[:16])
-
-# %% ../nbs/02_dermgan.ipynb #df0ce4cd
-def f1_by_class(y: np.ndarray, # labels (N,)
-                p: np.ndarray, # predictions (N,S), one column a seed
-                k: int,        # the class
-               ) -> float:     # mean over the seeds; 0 where the class is neither there nor predicted
-    "F1 of one class against the rest."
-    true, said = (y == k)[:, None], p == k
-    hits = (true & said).sum(0)
-    return float(np.mean(2*hits/np.maximum(true.sum(0) + said.sum(0), 1)))
 
 # %% ../nbs/02_dermgan.ipynb #b4599adc
 def load_dermgan(path: str, # a checkpoint, or a run folder: its newest checkpoint

@@ -20,11 +20,16 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from .data.images import SLICE_CLASSES, DataError, ImageData
-from .networks.losses import least_squares_discriminator_loss, least_squares_generator_loss
-from .evaluate.segmentation import SegmentationUNet, dice_loss, random_flips
-from .training.loop import Trainer, check_number, load_run, load_weights
+from .core.checks import check_number
+from .data.brain import SLICE_CLASSES
+from .data.images import ImageData
+from .data.registry import DataError
 from .models.cyclegan import TwoDomains, build_discriminator, build_generator, train_translation
+from .networks.augmentation import random_flips
+from .networks.losses import dice_loss, least_squares_discriminator_loss, least_squares_generator_loss
+from .networks.unet import SegmentationUNet
+from .training.checkpoints import load_run, load_weights
+from .training.loop import Trainer
 
 # %% ../nbs/04_pathology_factorization.ipynb #7d0ff725
 def domains(data: ImageData,   # slices with masks; classes healthy and pathological

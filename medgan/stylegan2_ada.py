@@ -11,11 +11,12 @@ import pandas as pd
 from scipy.stats import wasserstein_distance
 from torch import Tensor
 
-from .data.images import DataError, ImageData
-from .evaluate.metrics import half_interval, half_splits
-from .data.phantoms_skin import rgb_to_lab
+from .core.checks import check_choice
+from .core.colour import rgb_to_lab
 from .core.plots import as_uint8
-from .training.loop import check_choice
+from .data.images import ImageData
+from .data.registry import DataError
+from .evaluate.metrics import half_interval, half_splits
 
 # %% ../nbs/03_stylegan2_ada.ipynb #28bd6a33
 BENIGN = ("nv", "bkl", "df", "vasc")

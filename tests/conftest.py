@@ -15,7 +15,8 @@ import pytest
 import torch
 from PIL import Image
 
-from medgan.training.loop import Trainer, checkpoints, load_checkpoint, same_state
+from medgan.training.checkpoints import checkpoints, load_checkpoint, same_state
+from medgan.training.loop import Trainer
 
 torch.set_num_threads(min(2, os.cpu_count() or 1))
 

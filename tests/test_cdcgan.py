@@ -7,10 +7,14 @@ import torch
 from nbdev.config import get_config
 from safetensors.torch import save_file
 
-from medgan.cdcgan import (PROTOCOLS, SIZES, build_cdcgan, cdcgan_step, generate, gradient_penalty, load_generator, protocol_parts, sample_images,
-                           share_seen, soft_labels, train_cdcgan)
-from medgan.data.images import DataError, load_data
-from medgan.training.loop import CheckpointError, ParameterError, Trainer, save_checkpoint
+from medgan.cdcgan import (PROTOCOLS, SIZES, build_cdcgan, cdcgan_step, generate, load_generator, protocol_parts,
+                           sample_images, share_seen, soft_labels, train_cdcgan)
+from medgan.networks.losses import gradient_penalty
+from medgan.data.images import load_data
+from medgan.data.registry import DataError
+from medgan.core.checks import ParameterError
+from medgan.training.checkpoints import CheckpointError, save_checkpoint
+from medgan.training.loop import Trainer
 
 NOTEBOOK = get_config().nbs_path/"01_cdcgan.ipynb"
 CONFIG = dict(size=32, classes=["nv", "bcc", "mel", "bkl"], z_dim=8, width=4, slope=.2, momentum=.1, batch_norm=True, spectral=True, gp=10., lr=2e-4,

@@ -6,13 +6,18 @@ import torch
 from nbdev.config import get_config
 from PIL import Image
 
-from medgan.data.images import DataError, ImageData, as_image_data, load_data
+from medgan.data.images import ImageData, as_image_data, load_data
+from medgan.data.registry import DataError
 from medgan.data.phantoms_skin import boxes
-from medgan.training.loop import CheckpointError, ParameterError, save_checkpoint
-from medgan.dermgan import (SIZES, TERMS, ConventionalAugmentation, DermGANDiscriminator, DermGANGenerator, MapData, as_input, box_iou, checkerboard,
-                            code_table, decode_map, draw, encode_map, encode_maps, fid_trials, generator_terms, grow_boxes, joined, load_dermgan,
-                            place_response, region_boxes, roi_crops, roi_loss, roi_of, sample_maps, skin_types, tone_and_lesion, tone_response, train_dermgan,
+from medgan.core.checks import ParameterError
+from medgan.training.checkpoints import CheckpointError, save_checkpoint
+from medgan.data.images import joined
+from medgan.dermgan import (SIZES, TERMS, DermGANDiscriminator, DermGANGenerator, MapData, as_input, box_iou,
+                            checkerboard, code_table, decode_map, draw, encode_map, encode_maps, fid_trials,
+                            generator_terms, grow_boxes, load_dermgan, place_response, region_boxes, roi_crops,
+                            roi_loss, roi_of, sample_maps, skin_types, tone_and_lesion, tone_response, train_dermgan,
                             vary_tone, weighted_sum)
+from medgan.networks.augmentation import ConventionalAugmentation
 
 NOTEBOOK = get_config().nbs_path/"02_dermgan.ipynb"
 CONFIG = dict(size=32, width=4, upsampling="resize", dropout=.5, weights=dict(gan=1., rec=10., roi=10., fm=1.), lr=2e-4, beta1=.5, batch_size=8,

@@ -7,12 +7,16 @@ import pandas as pd
 import pytest
 import torch
 
-from medgan.data.images import DataError, ImageData
+from medgan.data.images import ImageData
+from medgan.data.registry import DataError
 from medgan.networks.losses import least_squares_discriminator_loss
-from medgan.training.loop import CheckpointError, ParameterError
+from medgan.core.checks import ParameterError
+from medgan.training.checkpoints import CheckpointError
 from medgan.models.cyclegan import TwoDomains, train_cyclegan
-from medgan.pathology_factorization import (WEIGHTS, PathologyData, both_cycles, build_factorization, cycle_consistency, domains, factorization_step,
-                                            image_discriminator_loss, image_generator_loss, lesion_back, load_factorization, segmentation_loss, train_factorization)
+from medgan.pathology_factorization import (WEIGHTS, PathologyData, both_cycles, build_factorization,
+                                            cycle_consistency, domains, factorization_step, image_discriminator_loss,
+                                            image_generator_loss, lesion_back, load_factorization, segmentation_loss,
+                                            train_factorization)
 
 NOTEBOOK = Path(__file__).parent.parent/"nbs"/"04_pathology_factorization.ipynb"
 CONFIG = dict(channels=1, height=52, width_px=40, width=4, n_blocks=1, n_down=2, d_width=2, s_width=4, sigmoid=True, lr=1e-3, beta1=.5, batch_size=4, epochs=2, precision="no",

@@ -6,8 +6,9 @@ import pandas as pd
 import pytest
 import torch
 
-from medgan.data.images import DataError, as_image_data, load_data
-from medgan.training.loop import ParameterError
+from medgan.data.images import as_image_data, load_data
+from medgan.data.registry import DataError
+from medgan.core.checks import ParameterError
 from medgan.stylegan2_ada import LEAK, ROWS, benign_malignant, colour_leak, row_setting, skin_colours, validation_gap
 
 NOTEBOOK = Path(__file__).parent.parent/"nbs"/"03_stylegan2_ada.ipynb"
@@ -111,7 +112,7 @@ def test_leak_needs_skin():
 
 def test_colour_augmentation_is_seen():
     "Catches a measure that is blind to what it is made for."
-    from medgan.models.stylegan2_train import Augment
+    from medgan.models.stylegan2_augment import Augment
     images = load_data("phantom", size=32, n=200).read(np.arange(200))["image"]
     torch.manual_seed(0)
     leak = {name: colour_leak(skin_colours(Augment(name, .5)(images).clamp(-1, 1)), skin_colours(images), 5).value for name in ("bg", "color")}

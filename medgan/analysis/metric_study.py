@@ -15,10 +15,10 @@ import torch.nn.functional as F
 from PIL import Image
 from scipy import ndimage
 
+from ..core.checks import check_choice, check_number
 from ..data.images import ImageData, as_image_data
 from ..evaluate.features import Extractor, FeatureCNN, image_features
 from ..evaluate.metrics import compare_features, coverage_by_class
-from ..training.loop import check_choice, check_number
 
 # %% ../../nbs/analysis/01_metric_study.ipynb #9380ec7d
 def _blurred(pixels, level, rng):

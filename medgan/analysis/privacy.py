@@ -23,11 +23,12 @@ from PIL import Image
 from scipy import stats
 from torch import Tensor
 
-from ..data.images import DataError, ImageData, as_image_data, check_alike
-from ..evaluate.features import Extractor, image_features
+from ..core.checks import check_choice, check_number
 from ..core.plots import Jpeg, as_uint8, show_grid
 from ..core.statistics import auc_interval, wilson_interval
-from ..training.loop import check_choice, check_number
+from ..data.images import ImageData, as_image_data, check_alike
+from ..data.registry import DataError
+from ..evaluate.features import Extractor, image_features
 
 # %% ../../nbs/analysis/00_privacy.ipynb #3cfccbc7
 def _brightened(images, factor=1., shift=0.): return np.rint(np.clip(images*factor + 255*shift, 0, 255)).astype(np.uint8)

@@ -27,10 +27,12 @@ from sklearn.metrics import cohen_kappa_score
 from statsmodels.stats.inter_rater import fleiss_kappa
 from statsmodels.stats.proportion import confint_proportions_2indep
 
-from ..data.images import DataError, as_image_data, check_alike
+from ..core.checks import check_choice, check_number
 from ..core.plots import as_uint8
 from ..core.statistics import adjust_p, bootstrap_interval, paired_test, wilson_interval
-from ..training.loop import check_choice, check_number, write_whole
+from ..data.images import as_image_data, check_alike
+from ..data.registry import DataError
+from ..training.checkpoints import write_whole
 
 # %% ../../nbs/analysis/02_reader_study.ipynb #a2e3a483
 def _plan(design, conditions, classes, n):

@@ -23,11 +23,21 @@ from torch import Tensor, nn
 from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3, FeatureExtractorInceptionV3
 
 import medgan
-from .classifiers import classifier_scores, fit_classifier, predict
-from ..data.images import ImageData, cache_dir, load_data
+from ..core.checks import check_choice
 from ..core.plots import progress_bar
 from ..core.statistics import bootstrap_interval
-from ..training.loop import CheckpointError, check_choice, load_checkpoint, load_tensors, load_weights, save_checkpoint, set_seed, write_whole
+from ..data.images import ImageData, load_data
+from ..data.prepare import cache_dir
+from .classifiers import classifier_scores, fit_classifier, predict
+from medgan.training.checkpoints import (
+    CheckpointError,
+    load_checkpoint,
+    load_tensors,
+    load_weights,
+    save_checkpoint,
+    write_whole,
+)
+from ..training.loop import set_seed
 
 # %% ../../nbs/evaluate/01_features.ipynb #ddd5f411
 class _Block(nn.Module):

@@ -23,10 +23,11 @@ from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics
 from torch_fidelity.registry import SAMPLE_SIMILARITY_REGISTRY
 from torch_fidelity.sample_similarity_base import SampleSimilarityBase
 
+from ..core.checks import check_number
+from ..core.statistics import mean_interval, wilson_interval
 from ..data.images import ImageData, as_image_data, split_groups
 from .features import Extractor, image_features, load_extractor
-from ..core.statistics import mean_interval, wilson_interval
-from ..training.loop import check_number, evaluating
+from ..training.loop import evaluating
 
 # %% ../../nbs/evaluate/02_metrics.ipynb #e6dd336a
 def half_splits(n: int,              # images

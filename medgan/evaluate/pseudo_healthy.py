@@ -18,7 +18,9 @@ from scipy import ndimage
 from sklearn.metrics import average_precision_score, roc_auc_score
 from torch import Tensor
 
-from ..data.images import SLICE_CLASSES, DataError, ImageData
+from ..data.brain import SLICE_CLASSES
+from ..data.images import ImageData
+from ..data.registry import DataError
 
 # %% ../../nbs/evaluate/04_pseudo_healthy.ipynb #bbbac527
 SCALE_WEIGHTS = (.0448, .2856, .3001, .2363, .1333) # β of the five scales (Wang et al. 2003, section 3.2)

@@ -5,21 +5,17 @@
 # %% auto #0
 __all__ = ['PRESETS', 'Dense', 'separable_filter', 'downsample', 'upsample', 'modulated_convolution', 'Mapping', 'channels_at',
            'StyledConv', 'ToImage', 'SynthesisBlock', 'Synthesis', 'Generator', 'Conv', 'DiscriminatorBlock',
-           'batch_deviation', 'DiscriminatorEnd', 'Discriminator', 'r1_penalty', 'PathLength', 'preset', 'read_tensors',
-           'import_weights', 'export_weights']
+           'batch_deviation', 'DiscriminatorEnd', 'Discriminator', 'preset']
 
 # %% ../../nbs/models/01_stylegan2.ipynb #d82db0f3
 import math
-from collections.abc import Callable
 from contextlib import nullcontext
-from pathlib import Path
 
 import torch
 import torch.nn.functional as functional
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from ..training.loop import CheckpointError, ParameterError, check_choice, check_number, load_tensors, load_weights
+from ..core.checks import ParameterError, check_choice, check_number
 
 # %% ../../nbs/models/01_stylegan2.ipynb #41d1a4f5
 _GAIN = math.sqrt(2)
@@ -288,35 +284,6 @@ class Discriminator(nn.Module):
         if not self.n_classes: return x[:, 0]
         return (x*self.mapping(None, labels)).sum(1)/math.sqrt(x.shape[1])
 
-# %% ../../nbs/models/01_stylegan2.ipynb #14fb6363
-def r1_penalty(D: Callable[[Tensor], Tensor], # images to logits (B,)
-               x: Tensor,  # real images (B,C,H,W)
-              ) -> Tensor: # scalar
-    "Mean squared norm of the discriminator's gradient at real images; the loss has gamma/2 of it."
-    x = x.detach().requires_grad_(True)
-    grad, = torch.autograd.grad(D(x).sum(), x, create_graph=True)
-    return grad.float().square().sum((1, 2, 3)).mean()
-
-# %% ../../nbs/models/01_stylegan2.ipynb #78292880
-class PathLength:
-    "The running mean of path lengths, and the penalty against it; part of a checkpoint."
-    def __init__(self, decay: float = .01): # share of a new batch in the mean
-        self.decay, self.mean = decay, torch.zeros(())
-
-    def __call__(self,
-                 images: Tensor, # (B,C,H,W), made from the styles
-                 ws: Tensor,     # styles (B,n_ws,w_dim), with gradient
-                ) -> Tensor:     # scalar
-        noise = torch.randn_like(images)/math.sqrt(images.shape[2]*images.shape[3])
-        grad, = torch.autograd.grad((images*noise).sum(), ws, create_graph=True)
-        lengths = grad.float().square().sum(2).mean(1).sqrt()
-        mean = self.mean.to(lengths.device).lerp(lengths.mean(), self.decay)
-        self.mean = mean.detach()
-        return (lengths - mean).square().mean()
-
-    def state_dict(self): return dict(mean=self.mean)
-    def load_state_dict(self, state): self.mean = state["mean"]
-
 # %% ../../nbs/models/01_stylegan2.ipynb #3e1c0f8f
 PRESETS = ("laptop", "auto", "paper256")
 
@@ -332,33 +299,3 @@ def preset(name: str,           # one of `PRESETS`
     if name == "laptop": wide |= dict(z_dim=64, w_dim=64, base=2048, most=64, clamp=0.)
     batch_size = batch_size or (16 if name == "laptop" else min(4096//size, 32))
     return wide | dict(batch_size=batch_size, lr=.002 if size >= 1024 else .0025, gamma=.0002*size**2/batch_size, ema_kimg=batch_size*10/32, ema_ramp=.05)
-
-# %% ../../nbs/models/01_stylegan2.ipynb #97a22e07
-def _filtered_layers(net): # names of the layers whose filter NVIDIA's state dicts repeat
-    kinds = (SynthesisBlock, StyledConv, DiscriminatorBlock, Conv)
-    return [f"{name}.resample_filter" for name, module in net.named_modules() if isinstance(module, kinds)]
-
-def read_tensors(path: str # .safetensors, or a state dict of torch (.pt, .pth)
-                ) -> dict[str, Tensor]:
-    "The tensors of a file that holds nothing else; pickled networks are refused."
-    path = Path(path)
-    if path.suffix not in (".safetensors", ".pt", ".pth"): raise CheckpointError(f"{path}: only files of tensors are read (.safetensors, .pt, .pth); a pickled network could run code")
-    state = load_tensors(path)
-    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()): raise CheckpointError(f"{path} is no state dict: names and tensors, nothing else")
-    return state
-
-def import_weights(net: nn.Module,          # `Generator` or `Discriminator`, receives the weights
-                   state: dict[str, Tensor]): # with the names of NVIDIA's PyTorch release (G, G_ema or D)
-    "Weights with NVIDIA's names; `CheckpointError` where names, widths or the resampling filter differ."
-    taps = torch.outer(_TAPS, _TAPS)
-    other = [name for name, value in state.items() if name.endswith("resample_filter") and not (value.shape == taps.shape and torch.allclose(value.float().cpu(), taps, atol=1e-4))]
-    if other: raise CheckpointError(f"{other[0]} is another filter than [1,3,3,1]")
-    load_weights(net, {name: value for name, value in state.items() if not name.endswith("resample_filter")}, type(net).__name__)
-
-def export_weights(net: nn.Module,  # `Generator` or `Discriminator`
-                   path: str = "",  # .safetensors; "" = none
-                  ) -> dict[str, Tensor]: # what NVIDIA's `load_state_dict` takes
-    "Weights under NVIDIA's names."
-    state = {name: value.detach().cpu().contiguous() for name, value in net.state_dict().items()} | {name: torch.outer(_TAPS, _TAPS) for name in _filtered_layers(net)}
-    if path: save_file(state, path)
-    return state

@@ -3,9 +3,11 @@ import numpy as np
 import pytest
 import torch
 
-from medgan.analysis.privacy import (COPY_KINDS, SPACES, authenticity, closest_pairs, copies_of, copy_test, duplicate_table, image_vectors,
-                                     membership_attack, nearest_real, plant_duplicates, privacy_report)
-from medgan.data.images import DataError, as_image_data, load_data
+from medgan.analysis.privacy import (COPY_KINDS, SPACES, authenticity, closest_pairs, copies_of, copy_test,
+                                     duplicate_table, image_vectors, membership_attack, nearest_real,
+                                     plant_duplicates, privacy_report)
+from medgan.data.images import as_image_data, load_data
+from medgan.data.registry import DataError
 from medgan.evaluate.features import load_extractor
 
 @pytest.fixture(scope="module")

@@ -10,11 +10,12 @@ import pandas as pd
 import pytest
 from sklearn.metrics import cohen_kappa_score
 
-from medgan.analysis.reader_study import (ANSWER_COLUMNS, EVERY, agreement, guessing_test, plot_readers, rate_difference, read_answers,
-                                          score_readers, share_difference, study_page)
-from medgan.data.images import DataError, as_image_data
+from medgan.analysis.reader_study import (ANSWER_COLUMNS, EVERY, agreement, guessing_test, plot_readers,
+                                          rate_difference, read_answers, score_readers, share_difference, study_page)
+from medgan.data.images import as_image_data
+from medgan.data.registry import DataError
 from medgan.core.statistics import bootstrap_interval, wilson_interval
-from medgan.training.loop import ParameterError
+from medgan.core.checks import ParameterError
 
 CLASSES = ("bkl", "mel", "nv")
 

@@ -17,8 +17,10 @@ import torch
 import torch.nn.functional as F
 
 from medgan.models import stylegan2
-from medgan.models.stylegan2_train import Augment, LastTerms, build_stylegan2, lazy_adam, stylegan2_step
-from medgan.models.stylegan2 import PathLength, preset
+from medgan.models.stylegan2_augment import Augment
+from medgan.models.stylegan2_train import LastTerms, build_stylegan2, lazy_adam, stylegan2_step
+from medgan.models.stylegan2 import preset
+from medgan.networks.losses import PathLength
 
 TAPS = torch.outer(torch.tensor([1., 3., 3., 1.]), torch.tensor([1., 3., 3., 1.]))/64
 

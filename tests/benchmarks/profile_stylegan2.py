@@ -15,8 +15,10 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
-from medgan.models.stylegan2_train import PATH_EVERY, R1_EVERY, Augment, LastTerms, build_stylegan2, lazy_adam, stylegan2_step
-from medgan.models.stylegan2 import PathLength, preset
+from medgan.models.stylegan2_augment import Augment
+from medgan.models.stylegan2_train import PATH_EVERY, R1_EVERY, LastTerms, build_stylegan2, lazy_adam, stylegan2_step
+from medgan.models.stylegan2 import preset
+from medgan.networks.losses import PathLength
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 PHASES = {("G", 0): "generator", ("G", 1): "path length", ("D", 0): "discriminator", ("D", 1): "R1"}

@@ -21,7 +21,8 @@ from conftest import HAM_CLASSES, jpeg, write_zip
 from PIL import Image
 
 import medgan.data.images as data_module
-from medgan.data.images import DataError, PARTS, as_image_data, class_counts, clear_cache, load_data, split_groups
+from medgan.data.images import PARTS, as_image_data, class_counts, clear_cache, load_data, split_groups
+from medgan.data.registry import DataError
 
 def left(cache):
     "What lies in the cache."

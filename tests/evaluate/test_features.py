@@ -10,9 +10,9 @@ from safetensors.torch import save_file
 
 from medgan.evaluate.classifiers import predict
 from medgan.data.images import as_image_data, load_data
-from medgan.evaluate.features import (SHIPPED, ExtractorError, FeatureCNN, _balanced, feature_card, image_features, load_extractor, random_views,
-                                  weights_file)
-from medgan.training.loop import CheckpointError, load_checkpoint
+from medgan.evaluate.features import (SHIPPED, ExtractorError, FeatureCNN, _balanced, feature_card, image_features,
+                                      load_extractor, random_views, weights_file)
+from medgan.training.checkpoints import CheckpointError, load_checkpoint
 
 @pytest.mark.parametrize("name", SHIPPED)
 def test_shipped(name):

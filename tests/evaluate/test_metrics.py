@@ -8,7 +8,8 @@ from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics
 from torch_fidelity.metric_kid import kid_features_to_metric
 from torch_fidelity.metric_prc import prc_features_to_metric
 
-from medgan.data.images import DataError, load_data
+from medgan.data.images import load_data
+from medgan.data.registry import DataError
 from medgan.evaluate.features import ExtractorError
 from medgan.evaluate.metrics import Generated, MetricError, compare_features, evaluate, fid, interval_cover, kid, prdc
 

@@ -4,9 +4,10 @@ import pandas as pd
 import pytest
 import torch
 
-from medgan.data.images import DataError, ImageData
-from medgan.evaluate.pseudo_healthy import (best_threshold, detection_scores, foreground, healthiness, identity, ms_ssim, region_errors,
-                                        transplant)
+from medgan.data.images import ImageData
+from medgan.data.registry import DataError
+from medgan.evaluate.pseudo_healthy import (best_threshold, detection_scores, foreground, healthiness, identity,
+                                            ms_ssim, region_errors, transplant)
 
 def picture(n=2, h=104, w=80, seed=0):
     g = torch.Generator().manual_seed(seed)

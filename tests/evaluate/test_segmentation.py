@@ -9,8 +9,13 @@ from torch import nn
 
 import medgan.evaluate.segmentation as segmentation
 from medgan.data.images import ImageData, load_data
-from medgan.evaluate.segmentation import SegmentationUNet, dice_loss, dice_score, fit_segmenter, predict_masks, random_turns
-from medgan.training.loop import CheckpointError, NonFiniteLoss, ParameterError, same_state, set_seed
+from medgan.evaluate.segmentation import dice_score, fit_segmenter, predict_masks
+from medgan.networks.augmentation import random_turns
+from medgan.networks.losses import dice_loss
+from medgan.networks.unet import SegmentationUNet
+from medgan.core.checks import ParameterError
+from medgan.training.checkpoints import CheckpointError, same_state
+from medgan.training.loop import NonFiniteLoss, set_seed
 
 QUICK = dict(epochs=1, batch_size=8, progress="")
 

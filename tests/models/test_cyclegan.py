@@ -3,10 +3,12 @@ import numpy as np
 import pytest
 import torch
 
-from medgan.data.images import DataError, as_image_data
-from medgan.training.loop import CheckpointError
-from medgan.models.cyclegan import (ImagePool, PatchDiscriminator, ResNetGenerator, TwoDomains, cyclegan_terms, train_conditional_gan,
-                                    train_cyclegan)
+from medgan.data.images import as_image_data
+from medgan.data.registry import DataError
+from medgan.training.checkpoints import CheckpointError
+from medgan.models.cyclegan import ImagePool, TwoDomains, cyclegan_terms, train_conditional_gan, train_cyclegan
+from medgan.networks.patch import PatchDiscriminator
+from medgan.networks.resnet import ResNetGenerator
 
 CONFIG = dict(channels=1, width=4, n_blocks=1, n_down=2, d_width=2, sigmoid=False, lr=1e-3, beta1=.5, batch_size=4, epochs=2, precision="no", seed=0, warmup=.5, pool=6, cycle=10, identity=0)
 TRAIN = {"conditional GAN": train_conditional_gan, "CycleGAN": train_cyclegan}

@@ -3,10 +3,14 @@ import numpy as np
 import pytest
 import torch
 
-from medgan.data.images import DataError, as_image_data
-from medgan.training.loop import CheckpointError, ParameterError
-from medgan.models.stylegan2_train import AdaptiveP, Augment, build_stylegan2, draw_stylegan2, load_stylegan2, train_stylegan2
-from medgan.models.stylegan2 import Discriminator, Generator, export_weights, import_weights, preset, read_tensors
+from medgan.data.images import as_image_data
+from medgan.data.registry import DataError
+from medgan.core.checks import ParameterError
+from medgan.training.checkpoints import CheckpointError
+from medgan.models.stylegan2_augment import AdaptiveP, Augment
+from medgan.models.stylegan2_train import build_stylegan2, draw_stylegan2, load_stylegan2, train_stylegan2
+from medgan.models.stylegan2 import Discriminator, Generator, preset
+from medgan.models.stylegan2_weights import export_weights, import_weights, read_tensors
 
 CONFIG = preset("laptop", 16, 4) | dict(size=16, channels=3, classes=["a", "b"], z_dim=8, w_dim=8, base=128, most=8, pipe="bgc", p=None, target=.6, ada_kimg=.1, pl_weight=2., mixing=.9,
                                         mirror=True, precision="no", seed=0)

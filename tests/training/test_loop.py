@@ -21,8 +21,10 @@ from torch import nn
 import medgan.training.loop as training
 from medgan.cdcgan import train_cdcgan
 from medgan.data.images import ImageData
-from medgan.training.loop import (EMA, CheckpointError, NonFiniteLoss, ParameterError, Trainer, check_number, check_out_dir, check_parameters, checkpoints,
-                                  keep_best, load_checkpoint, same_state, save_checkpoint, set_seed)
+from medgan.core.checks import ParameterError, check_number, check_out_dir, check_parameters
+from medgan.training.checkpoints import CheckpointError, checkpoints, load_checkpoint, same_state, save_checkpoint
+from medgan.training.loop import EMA, NonFiniteLoss, Trainer, set_seed
+from medgan.training.selection import keep_best
 
 CONFIG = dict(size=32, classes=["a", "b", "c"], z_dim=8, width=4, slope=.2, momentum=.1, batch_norm=True, spectral=True, gp=10., lr=2e-4, beta1=.5,
               batch_size=8, precision="no", seed=0)
