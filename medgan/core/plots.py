@@ -7,33 +7,52 @@ __all__ = ['as_uint8', 'Jpeg', 'Png', 'show_grid', 'tile', 'plot_stats', 'progre
 
 # %% ../../nbs/core/02_plots.ipynb #95ccc2f0
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from functools import cache
 from pathlib import Path
+from typing import Any
 
+import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 from tqdm import tqdm
+
+from .checks import check_number
+
+# %% ../../nbs/core/02_plots.ipynb #d037c84e
+def _floats_as_bytes(images: np.ndarray) -> np.ndarray:
+    "(N,C,H,W) in the range that C tells as uint8 (N,H,W,C)."
+    if images.ndim != 4 or images.shape[1] not in (1, 3):
+        raise ValueError(f"float images are (N,C,H,W) with C 1 or 3, got {images.shape}")
+    unit = images.clip(0, 1) if images.shape[1] == 1 else (images.clip(-1, 1) + 1)/2    # in [0,1]
+    return np.rint(unit*255).astype(np.uint8).transpose(0, 2, 3, 1)
 
 # %% ../../nbs/core/02_plots.ipynb #b561d48e
 def as_uint8(images, # uint8 (N,H,W[,3]), bool (N,H,W), or float: (N,3,H,W) in [-1,1], (N,1,H,W) in [0,1]; numpy or torch
             ) -> np.ndarray: # uint8 (N,H,W,3)
     "Images as bytes, whatever form they came in; float values outside their range are clipped."
-    if hasattr(images, "detach"): images = images.detach().float().cpu().numpy() if images.is_floating_point() else images.cpu().numpy()
+    if hasattr(images, "detach"):
+        images = (images.detach().float() if images.is_floating_point() else images).cpu().numpy()
     images = np.asarray(images)
     if images.dtype == bool: images = images.astype(np.uint8)*255
-    if np.issubdtype(images.dtype, np.floating):
-        if images.ndim != 4 or images.shape[1] not in (1, 3): raise ValueError(f"float images are (N,C,H,W) with C 1 or 3, got {images.shape}")
-        unit = images.clip(0, 1) if images.shape[1] == 1 else (images.clip(-1, 1) + 1)/2    # in [0,1]
-        images = np.rint(unit*255).astype(np.uint8).transpose(0, 2, 3, 1)
+    if np.issubdtype(images.dtype, np.floating): images = _floats_as_bytes(images)
     if images.ndim == 3: images = images[..., None]
-    if images.dtype != np.uint8 or images.ndim != 4: raise ValueError(f"images are uint8 (N,H,W,3) or float (N,C,H,W), got {images.dtype} {images.shape}")
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] not in (1, 3):
+        raise ValueError(f"images are uint8 (N,H,W,3) or float (N,C,H,W), got {images.dtype} {images.shape}")
     return np.repeat(images, 3, axis=-1) if images.shape[-1] == 1 else images
 
 # %% ../../nbs/core/02_plots.ipynb #fed7f8c9
+_JPEG: dict[str, Any] = dict(quality=85, subsampling=0)    # 0 = 4:4:4, colour in full resolution
+
 class _Encoded:
     def __init__(self, data: bytes): self.data = data # the encoded file
-    def save(self, path): Path(path).write_bytes(self.data)
+
+    def save(self, path: str | Path) -> None:
+        "Write the file; where the name ends as another format's do, it is coded anew."
+        image, suffix = Image.open(io.BytesIO(self.data)), Path(path).suffix.lower()
+        if Image.registered_extensions().get(suffix, image.format) == image.format: Path(path).write_bytes(self.data)
+        else: image.convert("RGB").save(path, **_JPEG)
 
 class Jpeg(_Encoded):
     "A picture that notebooks show as JPEG."
@@ -43,35 +62,120 @@ class Png(_Encoded):
     "A picture that notebooks show as PNG."
     def _repr_png_(self): return self.data
 
-# %% ../../nbs/core/02_plots.ipynb #9d029979
-def _figure_jpeg(fig, dpi=72, quality=75):
-    "Close `fig` and give it back as a JPEG."
-    buffer = io.BytesIO()
-    fig.savefig(buffer, format="jpeg", dpi=dpi, bbox_inches="tight", pad_inches=0.05, pil_kwargs=dict(quality=quality))
-    plt.close(fig)
-    return Jpeg(buffer.getvalue())
+# %% ../../nbs/core/02_plots.ipynb #808eca19
+def _coded(pixels: np.ndarray, form: str, **options) -> bytes:
+    "Pixels (H,W,3) as a file; grey ones as grey, which is smaller."
+    is_grey, data = (pixels == pixels[..., :1]).all(), io.BytesIO()
+    Image.fromarray(pixels[..., 0] if is_grey else pixels).save(data, form, **options)
+    return data.getvalue()
+
+def _smaller(pixels: np.ndarray) -> Jpeg | Png:
+    "PNG (exact) or JPEG, whichever is smaller; up to 8 KB always PNG."
+    png, jpeg = _coded(pixels, "PNG", optimize=True), _coded(pixels, "JPEG", **_JPEG)
+    return Png(png) if len(png) <= max(len(jpeg), 8*1024) else Jpeg(jpeg)
+
+# %% ../../nbs/core/02_plots.ipynb #023fca54
+@cache
+def _font() -> ImageFont.FreeTypeFont:
+    "DejaVu Sans, 12 px; drawn alike on every machine."
+    path = Path(matplotlib.get_data_path())/"fonts"/"ttf"/"DejaVuSans.ttf"
+    return ImageFont.truetype(str(path), 12, layout_engine=ImageFont.Layout.BASIC)
+
+def _length(text: str) -> int:
+    "The width of a line in px."
+    return int(np.ceil(_font().getlength(text)))
+
+def _wrapped(text: str, width: int) -> list[str]:
+    "Words in lines of at most `width` px; a longer word has a line to itself."
+    lines: list[str] = []
+    for word in text.split():
+        if lines and _length(f"{lines[-1]} {word}") <= width: lines[-1] += f" {word}"
+        else: lines.append(word)
+    return lines or [""]
+
+# %% ../../nbs/core/02_plots.ipynb #c25d342c
+def _written(text: str, width: int) -> np.ndarray:
+    "Black on white, uint8 (h,w,3), wrapped at `width` px."
+    lines, height = _wrapped(text, width), sum(_font().getmetrics())
+    image = Image.new("L", (max(1, *map(_length, lines)), height*len(lines)), 255)
+    for i, line in enumerate(lines): ImageDraw.Draw(image).text((0, i*height), line, fill=0, font=_font())
+    return np.repeat(np.asarray(image)[..., None], 3, axis=-1)
+
+# %% ../../nbs/core/02_plots.ipynb #8df4a039
+def _up8(n: int) -> int:
+    "The next multiple of 8."
+    return -(-n//8)*8
+
+def _pitch(side: int) -> int:
+    "From one image's edge to the next one's, in px."
+    return side + 2 if side < 32 else _up8(side + 2)
+
+def _largest_zoom(h: int, w: int, n_cols: int, left: int, word: int = 0) -> int:
+    "The whole number up to which a sheet stays 720 px wide (or as wide as its titles), and an image 128 px."
+    zoom, room = 1, max(720, left + n_cols*_pitch(word))
+    while max(h, w)*(zoom + 1) <= 128 and left + n_cols*_pitch(max(w*(zoom + 1), word)) <= room: zoom += 1
+    return zoom
+
+# %% ../../nbs/core/02_plots.ipynb #6ad8e0e8
+def _paste(sheet: np.ndarray, picture: np.ndarray, top: int, left: int) -> None:
+    "Put a picture on a sheet."
+    h, w, _ = picture.shape
+    sheet[top:top + h, left:left + w] = picture
+
+def _grid_row(images: np.ndarray, heads: list[np.ndarray], label: np.ndarray, left: int, pitch: int, n_cols: int) -> np.ndarray:
+    "A row of a sheet: titles above, the label before, the images."
+    h = images.shape[1]
+    top = _up8(max(head.shape[0] for head in heads) + 2) if heads else 0
+    row = np.full((top + max(_pitch(h), _up8(label.shape[0])), left + n_cols*pitch, 3), 255, np.uint8)
+    for i, head in enumerate(heads): _paste(row, head, top - 2 - head.shape[0], left + i*pitch)
+    for i, image in enumerate(images): _paste(row, image, top, left + i*pitch)
+    _paste(row, label, top + max(0, h - label.shape[0])//2, left - 8 - label.shape[1])
+    return row
+
+# %% ../../nbs/core/02_plots.ipynb #5a2888c1
+def _words(name: str, given: Iterable | None, allowed: dict[int, str]) -> list[str]:
+    "What shall be written, as text; refuses a wrong number of them."
+    texts = [] if given is None else [str(text) for text in given]
+    if given is not None and len(texts) not in allowed:
+        wanted = " or ".join(f"{n} ({what})" for n, what in allowed.items())
+        raise ValueError(f"{name} has {len(texts)} texts: must be {wanted}")
+    return texts
+
+# %% ../../nbs/core/02_plots.ipynb #4c2c27e0
+def _on_paper(sheet: np.ndarray, caption: str) -> np.ndarray:
+    "White above, the caption below."
+    below = _written(caption, max(320, sheet.shape[1] - 16)) if caption else np.zeros((0, 0, 3), np.uint8)
+    out = np.full((8 + len(sheet) + (len(below) + 8 if caption else 0), max(sheet.shape[1], below.shape[1] + 16), 3), 255, np.uint8)
+    _paste(out, sheet, 8, 0)
+    _paste(out, below, 8 + len(sheet), 8)
+    return out
 
 # %% ../../nbs/core/02_plots.ipynb #5a2564d6
 def show_grid(images,                               # as in `as_uint8`
               n_cols: int = 8,                      # images in a row
-              titles: Sequence[str] | None = None,  # a title above each image, or above each column where there are `n_cols` of them
-              row_labels: Sequence[str] | None = None, # a word left of each row
-              scale: float = 0.9,                   # height of one image in inches
-             ) -> Jpeg:
-    "Images row by row, as one JPEG."
-    images = as_uint8(images)
-    n_rows, (h, w) = -(-len(images)//n_cols), images.shape[1:3]
-    fig, axes = plt.subplots(n_rows, n_cols, figsize=(n_cols*scale*w/h, n_rows*scale), squeeze=False,
-                             gridspec_kw=dict(wspace=.04, hspace=.04 if titles is None or len(titles) == n_cols else .3))
-    for i, ax in enumerate(axes.flat):
-        ax.set_xticks([])
-        ax.set_yticks([])
-        for side in ax.spines.values(): side.set_visible(False)
-        if i < len(images): ax.imshow(images[i])
-        if titles is not None and i < len(titles): ax.set_title(str(titles[i]), fontsize=8, pad=3)
-    for ax, label in zip(axes[:, 0], row_labels or ()):
-        ax.set_ylabel(str(label), fontsize=9, rotation=0, ha="right", va="center")
-    return _figure_jpeg(fig)
+              titles: Iterable | None = None,       # above each image; `n_cols` of them: above each column
+              row_labels: Iterable | None = None,   # before each row
+              caption: str = "",                    # below, wrapped at the grid's width
+              zoom: int = 0,                        # each pixel becomes zoom x zoom; 0 = as large as 720 px allow
+             ) -> Jpeg | Png:                       # shown by notebooks; `.save(path)`
+    "Images row by row, every pixel once or enlarged by a whole number, as the smaller of PNG and JPEG."
+    images, n_cols = as_uint8(images), check_number("n_cols", n_cols, 1, whole=True)
+    zoom = check_number("zoom", zoom, 0, 64, whole=True)
+    n, h, w, _ = images.shape
+    if n == 0: raise ValueError("there are no images to show")
+    heads = _words("titles", titles, {n: "one an image", n_cols: "one a column"})
+    labels = _words("row_labels", row_labels, {-(-n//n_cols): "one a row"})
+    n_cols = min(n_cols, n)
+    before = [_written(label, 120) for label in labels] or [np.zeros((0, 0, 3), np.uint8)]*n
+    left = 8 + (_up8(max(label.shape[1] for label in before)) + 8 if labels else 0)
+    longest = max((_length(word) for head in heads for word in head.split()), default=0)
+    zoom = zoom or _largest_zoom(h, w, n_cols, left, longest)
+    pitch = _pitch(max(w*zoom, longest))
+    above = [_written(head, pitch - 4) for head in heads]
+    large = images.repeat(zoom, axis=1).repeat(zoom, axis=2)
+    rows = [_grid_row(large[i:i + n_cols], above[i:i + n_cols], before[i//n_cols], left, pitch, n_cols)
+            for i in range(0, n, n_cols)]
+    return _smaller(_on_paper(np.concatenate(rows), caption))
 
 # %% ../../nbs/core/02_plots.ipynb #b25dd97e
 def tile(images,            # as in `as_uint8`
@@ -94,7 +198,8 @@ def plot_stats(stats,                 # a table (pandas) with a column `x` and o
                ax = None,             # axes to draw on; None = new ones
               ):                      # the axes
     "Curves of a run against epochs, images or steps."
-    if missing := [c for c in (x, *columns) if c not in stats]: raise ValueError(f"no column {missing} in the stats; there are {list(stats)}")
+    if missing := [c for c in (x, *columns) if c not in stats]:
+        raise ValueError(f"no column {missing} in the stats; there are {list(stats)}")
     if ax is None: _, ax = plt.subplots(figsize=(6, 2.8), layout="constrained")
     for c in columns:
         line, = ax.plot(stats[x], stats[c], lw=.8, alpha=1 if smooth == 1 else .25)
@@ -122,11 +227,11 @@ class progress_bar(tqdm):
 # %% ../../nbs/core/02_plots.ipynb #8bc01e38
 def _notebook_line():
     "A notebook output that can be replaced; None where there is no notebook."
-    try: from IPython import get_ipython
+    try:
+        from IPython import get_ipython
+        from IPython.display import display
     except ImportError: return None
-    if not hasattr(get_ipython(), "kernel"): return None
-    from IPython.display import display
-    return display(_Line(""), display_id=True)
+    return display(_Line(""), display_id=True) if hasattr(get_ipython(), "kernel") else None
 
 # %% ../../nbs/core/02_plots.ipynb #d7a17f1e
 def as_png(figure,        # of matplotlib; it is closed

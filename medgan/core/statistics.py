@@ -8,10 +8,11 @@ __all__ = ['wilson_interval', 'mean_interval', 'bootstrap_interval', 'paired_tes
 
 # %% ../../nbs/core/03_statistics.ipynb #5dac3e68
 from bisect import bisect_left
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 from scipy import special, stats
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
@@ -28,7 +29,7 @@ def wilson_interval(k: int,               # successes, 0..n
     return float(interval.low), float(interval.high)
 
 # %% ../../nbs/core/03_statistics.ipynb #58f93e12
-def mean_interval(values: Sequence[float], # one number a seed, at least two
+def mean_interval(values: ArrayLike,       # one number a seed, at least two
                   level: float = .95,      # coverage
                  ) -> tuple[float, float, float]: # mean, low, high
     "Mean with Student's t interval: what another seed's mean might be, if seeds are draws from one normal distribution."
@@ -38,21 +39,22 @@ def mean_interval(values: Sequence[float], # one number a seed, at least two
     return float(mean), float(mean - half), float(mean + half)
 
 # %% ../../nbs/core/03_statistics.ipynb #e42c199e
-def _check_level(level):
+def _check_level(level: float) -> None:
     "Refuse 95 for .95."
     if not 0 < level < 1: raise ValueError(f"level={level!r}: must lie between 0 and 1; .95 is usual")
 
 # %% ../../nbs/core/03_statistics.ipynb #3f970a99
-def _numbers(name, values, least=2):
+def _numbers(name: str, values: ArrayLike, least: int = 2) -> np.ndarray:
     "`values` as floats (N,); refuses tables, too few, NaN and infinities."
     values = np.asarray(values, float)
-    if values.ndim != 1 or len(values) < least: raise ValueError(f"{name} has shape {values.shape}: must be {least} or more numbers")
+    if values.ndim != 1 or len(values) < least:
+        raise ValueError(f"{name} has shape {values.shape}: must be {least} or more numbers")
     bad = np.flatnonzero(~np.isfinite(values))
     if len(bad): raise ValueError(f"{name}[{bad[0]}] is {values[bad[0]]} ({len(bad)} such values): must be finite")
     return values
 
 # %% ../../nbs/core/03_statistics.ipynb #640b0aa1
-def _binary(name, values):
+def _binary(name: str, values: ArrayLike) -> np.ndarray:
     "`values` as bool (N,); refuses all but 0 and 1."
     values = np.asarray(values)
     if values.ndim != 1 or not len(values): raise ValueError(f"{name} has shape {values.shape}: must be one row of 0 and 1")
@@ -61,21 +63,23 @@ def _binary(name, values):
     return values.astype(bool)
 
 # %% ../../nbs/core/03_statistics.ipynb #da394c71
-def _check_lengths(**columns):
+def _check_lengths(**columns: np.ndarray) -> None:
     "Refuse columns that do not belong to the same images or seeds."
     lengths = {name: len(column) for name, column in columns.items()}
-    if len(set(lengths.values())) > 1: raise ValueError(f"lengths {lengths}: must be equal, position by position the same image or seed")
+    if len(set(lengths.values())) > 1:
+        raise ValueError(f"lengths {lengths}: must be equal, position by position the same image or seed")
 
 # %% ../../nbs/core/03_statistics.ipynb #31b33455
 def _columns(values):
     "One column or a tuple of them as arrays of one length."
     columns = tuple(np.asarray(c) for c in (values if isinstance(values, tuple) else (values,)))
     if not isinstance(values, tuple) and columns[0].ndim != 1:
-        raise ValueError(f"values has shape {columns[0].shape}: must be one column (N,), or a tuple of columns such as (y, prediction)")
+        raise ValueError(f"values has shape {columns[0].shape}: must be one column (N,), "
+                         "or a tuple of columns such as (y, prediction)")
     _check_lengths(**{f"column {i}": c for i, c in enumerate(columns)})
     if len(columns[0]) < 2: raise ValueError(f"values has {len(columns[0])} rows: must be at least 2")
     for i, c in enumerate(columns):
-        if pd.isna(c).any(): raise ValueError(f"column {i} of values has {pd.isna(c).sum()} missing values (NaN): drop or fill them first")
+        if n := pd.isna(c).sum(): raise ValueError(f"column {i} of values has {n} missing values (NaN): drop or fill them first")
     return columns
 
 # %% ../../nbs/core/03_statistics.ipynb #1dff8887
@@ -83,15 +87,16 @@ def _group_rows(groups, n):
     "The rows of each group, as a list of index arrays."
     groups = np.asarray(groups)
     if groups.shape != (n,): raise ValueError(f"groups has shape {groups.shape}: must be ({n},), the group of each value")
-    if pd.isna(groups).any(): raise ValueError(f"groups has {pd.isna(groups).sum()} missing values: give each such row a group of its own")
+    if gone := pd.isna(groups).sum():
+        raise ValueError(f"groups has {gone} missing values: give each such row a group of its own")
     rows = list(pd.DataFrame(dict(group=groups)).groupby("group", sort=False).indices.values())
     if len(rows) < 2: raise ValueError(f"all values are of group {groups[0]!r}: must be at least two groups")
     return rows
 
 # %% ../../nbs/core/03_statistics.ipynb #fe927b35
-def bootstrap_interval(values: Sequence | tuple,       # one column (N,), or a tuple of columns (N,...), e.g. (y, prediction)
+def bootstrap_interval(values: ArrayLike | tuple,      # one column (N,), or a tuple of columns (N,...), e.g. (y, prediction)
                        statistic: Callable = np.mean,  # called as statistic(*columns), gives one number
-                       groups: Sequence | None = None, # lesion or patient of each row (N,); None = rows are independent
+                       groups: ArrayLike | None = None,# lesion or patient of each row (N,); None = rows are independent
                        level: float = .95,             # coverage
                        n_resamples: int = 2000,        # drawn samples
                        seed: int = 0,                  # of the draws
@@ -104,26 +109,30 @@ def bootstrap_interval(values: Sequence | tuple,       # one column (N,), or a t
         rows = drawn if members is None else np.concatenate([members[g] for g in drawn])
         value = statistic(*(c[rows] for c in columns))
         if np.ndim(value) or not np.isfinite(value):
-            raise ValueError(f"the statistic of the values, or of a resample, is {value}: must be one finite number; is a class too rare?")
+            raise ValueError(f"the statistic of the values, or of a resample, is {value}: must be one finite number; "
+                             "is a class too rare?")
         return float(value)
     every = np.arange(len(columns[0] if members is None else members))
     value, options = score(every), dict(vectorized=False, batch=100, confidence_level=level)
-    drawn = stats.bootstrap((every,), score, n_resamples=n_resamples, method="percentile", rng=np.random.default_rng(seed), **options)
+    drawn = stats.bootstrap((every,), score, n_resamples=n_resamples, method="percentile",
+                            rng=np.random.default_rng(seed), **options)
     if np.ptp(drawn.bootstrap_distribution) <= 1e-12*abs(value): return value, np.nan, np.nan
-    low, high = stats.bootstrap((every,), score, n_resamples=0, bootstrap_result=drawn, method="BCa", **options).confidence_interval
+    bca = stats.bootstrap((every,), score, n_resamples=0, bootstrap_result=drawn, method="BCa", **options)
+    low, high = bca.confidence_interval
     return value, float(low), float(high)
 
 # %% ../../nbs/core/03_statistics.ipynb #490234b5
-def _pairs(a, b, least=2):
+def _pairs(a: ArrayLike, b: ArrayLike, least: int = 2) -> tuple[np.ndarray, np.ndarray]:
     "Both columns as floats of one length."
     a, b = _numbers("a", a, least), _numbers("b", b, least)
     _check_lengths(a=a, b=b)
     return a, b
 
 # %% ../../nbs/core/03_statistics.ipynb #d5a45086
-def _check_spread(sd, size):
+def _check_spread(sd: float, size: float) -> None:
     "Refuse what divides by a spread of zero; `size` is the values' own, for rounding."
-    if sd <= 1e-12*size: raise ValueError("the values (paired: the differences) are all equal: a t statistic needs some spread")
+    if sd <= 1e-12*size:
+        raise ValueError("the values (paired: the differences) are all equal: a t statistic needs some spread")
 
 # %% ../../nbs/core/03_statistics.ipynb #842c9c2c
 def _subset_interval(d, level, n_resamples, seed):
@@ -137,8 +146,8 @@ def _subset_interval(d, level, n_resamples, seed):
     return (means[k - 1], means[-k]) if k else (-np.inf, np.inf)
 
 # %% ../../nbs/core/03_statistics.ipynb #1c78822d
-def paired_test(a: Sequence[float],    # one number a seed or fold, at least two
-                b: Sequence[float],    # the other method's, in the same order
+def paired_test(a: ArrayLike,          # one number a seed or fold, at least two
+                b: ArrayLike,          # the other method's, in the same order
                 method: str = "t",     # "t" (normal differences) or "permutation" (symmetric differences)
                 level: float = .95,    # coverage of the interval
                 seed: int = 0,         # of the sign patterns, where there are more than 9,999
@@ -152,15 +161,15 @@ def paired_test(a: Sequence[float],    # one number a seed or fold, at least two
         result = stats.ttest_rel(a, b)
         low, high = result.confidence_interval(level)
     elif method == "permutation":
-        result = stats.permutation_test((a, b), lambda a, b, axis: (a - b).mean(axis), permutation_type="samples", n_resamples=9999,
-                                        rng=np.random.default_rng(seed))
+        result = stats.permutation_test((a, b), lambda a, b, axis: (a - b).mean(axis), permutation_type="samples",
+                                        n_resamples=9999, rng=np.random.default_rng(seed))
         low, high = _subset_interval(d, level, 9999, seed)
     else: raise ValueError(f"method={method!r}: must be 't' or 'permutation'")
     return dict(difference=float(d.mean()), low=float(low), high=float(high), p=float(result.pvalue))
 
 # %% ../../nbs/core/03_statistics.ipynb #f4c742de
-def mcnemar_test(right_a: Sequence[bool], # was the first classifier right? one 0/1 an image (N,)
-                 right_b: Sequence[bool], # the second one's, same images, same order
+def mcnemar_test(right_a: ArrayLike,      # was the first classifier right? one 0/1 an image (N,)
+                 right_b: ArrayLike,      # the second one's, same images, same order
                 ) -> dict[str, float]:    # only_a, only_b (counts of images), difference of the accuracies (a - b), p (two-sided)
     "McNemar's exact test through statsmodels; images count as independent."
     a, b = _binary("right_a", right_a), _binary("right_b", right_b)
@@ -187,12 +196,13 @@ def _auc_inputs(y, **scores):
     "Checked labels (N,) bool and scores (N,)."
     y, scores = _binary("y", y), {name: _numbers(name, score) for name, score in scores.items()}
     _check_lengths(y=y, **scores)
-    if min(y.sum(), (~y).sum()) < 2: raise ValueError(f"y has {y.sum()} positives and {(~y).sum()} negatives: must be at least two of each")
+    if min(y.sum(), (~y).sum()) < 2:
+        raise ValueError(f"y has {y.sum()} positives and {(~y).sum()} negatives: must be at least two of each")
     return y, *scores.values()
 
 # %% ../../nbs/core/03_statistics.ipynb #895820cc
-def auc_interval(y: Sequence[int],       # labels 0/1 (N,), at least two of each
-                 score: Sequence[float], # larger = more likely positive (N,)
+def auc_interval(y: ArrayLike,           # labels 0/1 (N,), at least two of each
+                 score: ArrayLike,       # larger = more likely positive (N,)
                  level: float = .95,     # coverage
                 ) -> tuple[float, float, float]: # AUC, low, high; an AUC of 0 or 1 has no interval (NaN)
     "AUC with DeLong's standard error, the interval made on the logit scale so that it stays in [0,1]."
@@ -200,14 +210,14 @@ def auc_interval(y: Sequence[int],       # labels 0/1 (N,), at least two of each
     _check_level(level)
     v10, v01 = _auc_components(y, score)
     auc, se = v10.mean(), _auc_se(v10, v01)
-    if not 0 < auc < 1: return float(auc), np.nan, np.nan        # all pairs in order: the standard error is 0, which nobody believes
+    if not 0 < auc < 1: return float(auc), np.nan, np.nan        # all in order: a standard error of 0, which nobody believes
     low, high = special.expit(special.logit(auc) + np.array([-1, 1])*stats.norm.ppf((1 + level)/2)*se/(auc*(1 - auc)))
     return float(auc), float(low), float(high)
 
 # %% ../../nbs/core/03_statistics.ipynb #4dff19ca
-def delong_test(y: Sequence[int],         # labels 0/1 (N,), at least two of each
-                score_a: Sequence[float], # larger = more likely positive (N,)
-                score_b: Sequence[float], # the other classifier's, same images
+def delong_test(y: ArrayLike,             # labels 0/1 (N,), at least two of each
+                score_a: ArrayLike,       # larger = more likely positive (N,)
+                score_b: ArrayLike,       # the other classifier's, same images
                 level: float = .95,       # coverage of the interval
                ) -> dict[str, float]:     # auc_a, auc_b, difference (a - b), low, high, p (two-sided)
     "DeLong's test of two correlated AUCs (DeLong et al. 1988); images count as independent."
@@ -217,23 +227,24 @@ def delong_test(y: Sequence[int],         # labels 0/1 (N,), at least two of eac
     difference, se = a10.mean() - b10.mean(), _auc_se(a10 - b10, a01 - b01)
     half, p = stats.norm.ppf((1 + level)/2)*se, 2*stats.norm.sf(abs(difference)/se) if se > 1e-12 else 1.
     if se <= 1e-12 < abs(difference): half, p = np.nan, np.nan   # perfect against useless: no variance to judge by
-    return dict(auc_a=float(a10.mean()), auc_b=float(b10.mean()), difference=float(difference), low=float(difference - half),
-                high=float(difference + half), p=float(p))
+    return dict(auc_a=float(a10.mean()), auc_b=float(b10.mean()), difference=float(difference),
+                low=float(difference - half), high=float(difference + half), p=float(p))
 
 # %% ../../nbs/core/03_statistics.ipynb #0d4752fc
-def adjust_p(p_values: Sequence[float] | pd.Series, # of all comparisons that were made, not only of those that look good
+def adjust_p(p_values: ArrayLike | pd.Series,       # of all comparisons that were made, not only of those that look good
              method: str = "holm",                  # "holm", "bonferroni" or "fdr_bh" (Benjamini-Hochberg)
             ) -> np.ndarray | pd.Series:            # adjusted p, same order; a Series keeps its names
     "Adjusted p-values through statsmodels: each may be compared with the level one wants."
-    if method not in ("holm", "bonferroni", "fdr_bh"): raise ValueError(f"method={method!r}: must be 'holm', 'bonferroni' or 'fdr_bh'")
+    if method not in ("holm", "bonferroni", "fdr_bh"):
+        raise ValueError(f"method={method!r}: must be 'holm', 'bonferroni' or 'fdr_bh'")
     p = _numbers("p_values", p_values, 1)
     if len(bad := p[(p < 0) | (p > 1)]): raise ValueError(f"p_values hold {bad[0]}: must lie from 0 to 1")
     adjusted = multipletests(p, method=method)[1]
     return pd.Series(adjusted, p_values.index, name=p_values.name) if isinstance(p_values, pd.Series) else adjusted
 
 # %% ../../nbs/core/03_statistics.ipynb #a948744f
-def effect_size(a: Sequence[float],    # one number a seed, image or fold
-                b: Sequence[float],    # the other method's; paired: in the same order
+def effect_size(a: ArrayLike,          # one number a seed, image or fold
+                b: ArrayLike,          # the other method's; paired: in the same order
                 paired: bool = False,  # Cohen's d_z of the differences instead of d
                 level: float = .95,    # coverage
                ) -> tuple[float, float, float]: # effect in standard deviations, low, high
@@ -248,8 +259,8 @@ def effect_size(a: Sequence[float],    # one number a seed, image or fold
     return float(J*t*unit), float(low), float(high)
 
 # %% ../../nbs/core/03_statistics.ipynb #23e6beaf
-def equivalence_test(a: Sequence[float],   # one number a seed or fold, at least two
-                     b: Sequence[float],   # the other method's, in the same order
+def equivalence_test(a: ArrayLike,         # one number a seed or fold, at least two
+                     b: ArrayLike,         # the other method's, in the same order
                      margin: float,        # differences below that do not matter, in the values' unit; chosen beforehand
                     ) -> dict[str, float]: # difference (mean of a - b), low, high (90 % interval), p (small = equivalent)
     "Two one-sided paired t tests (Schuirmann 1987) through statsmodels."

@@ -7,8 +7,17 @@ import pytest
 from scipy import stats
 from sklearn.metrics import roc_auc_score
 
-from medgan.core.statistics import (adjust_p, auc_interval, bootstrap_interval, delong_test, effect_size,
-                                    equivalence_test, mcnemar_test, paired_test, sample_size)
+from medgan.core.statistics import (
+    adjust_p,
+    auc_interval,
+    bootstrap_interval,
+    delong_test,
+    effect_size,
+    equivalence_test,
+    mcnemar_test,
+    paired_test,
+    sample_size,
+)
 
 Y, SCORE = [0, 0, 1, 1], [.1, .4, .3, .9]
 
