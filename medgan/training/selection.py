@@ -57,7 +57,8 @@ def choose_checkpoint(values: Sequence[float], # a metric at each checkpoint, ol
                      ) -> int:                 # its number, from 0
     "The best checkpoint of a run (the first, of equal ones), or the last that is hardly worse."
     values = np.asarray(values, float)
-    if not (values.ndim == 1 and len(values) and np.isfinite(values).all()): raise ValueError(f"values={values.tolist()}: one finite number a checkpoint, at least one")
+    if not (values.ndim == 1 and len(values) and np.isfinite(values).all()):
+        raise ValueError(f"values={values.tolist()}: one finite number a checkpoint, at least one")
     check_number("tolerance", tolerance, 0)
     hardly_worse = np.flatnonzero(values - values.min() < tolerance)
     return int(hardly_worse[-1] if len(hardly_worse) else values.argmin())
