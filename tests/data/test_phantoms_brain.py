@@ -10,7 +10,8 @@ TABLE = brain_phantom_table(10, 5, seed=3)
 
 # ---- the table
 
-@pytest.mark.parametrize("name, value", [("n_subjects", 0), ("n_subjects", 10001), ("n_subjects", True), ("n_slices", 61), ("n_slices", "5"), ("n_slices", 2.0),
+@pytest.mark.parametrize("name, value", [("n_subjects", 0), ("n_subjects", 10001), ("n_subjects", True),
+                                         ("n_slices", 61), ("n_slices", "5"), ("n_slices", 2.0),
                                          ("seed", -1), ("seed", None), ("lesion", "none"), ("lesion", None)])
 def test_bad_arguments(name, value):
     "Catches a value that ends in numpy's error, or in a table of another length than asked for."
@@ -48,7 +49,8 @@ def test_every_subject_is_ill_somewhere_and_healthy_elsewhere(n_slices):
 def test_twins_at_any_size(size):
     "Catches a grid that does not fit its picture, traces of a lesion far from its mask, and a mask that is not drawn."
     (ill, masks), (healthy, none) = (draw_brain(TABLE[2::5], size, lesions=lesions) for lesions in (True, False))
-    assert ill.shape == (10, size, round(size*160/208), 1) and masks.shape == ill.shape[:3] and ill.dtype == np.uint8 and masks.dtype == bool
+    assert ill.shape == (10, size, round(size*160/208), 1) and masks.shape == ill.shape[:3]
+    assert ill.dtype == np.uint8 and masks.dtype == bool
     reach = 2 + round(2*size/208) + int(np.ceil(3*.9*size/208))                      # soft edge, then blur
     differ = (ill != healthy)[..., 0]
     assert not none.any() and differ[masks].mean() > .6
@@ -112,11 +114,13 @@ def test_least_lesion():
 def test_bright_lesions_are_brighter():
     "Catches a contrast with the wrong sign, and one that is not used."
     rows = TABLE[2::5].assign(noise=0., core=.05)
-    healthy, (faint, masks), (bright, _) = draw_brain(rows, 104, False)[0], draw_brain(rows.assign(contrast=.06), 104), draw_brain(rows.assign(contrast=.4), 104)
+    healthy = draw_brain(rows, 104, False)[0]
+    (faint, masks), (bright, _) = (draw_brain(rows.assign(contrast=contrast), 104) for contrast in (.06, .4))
     rise = [np.array([(im[m].astype(float) - h[m]).mean()/255 for im, h, m in zip(x, healthy, masks)]) for x in (faint, bright)]
     assert (rise[0] > .03).all() and (rise[1] > .2).all() and (rise[0] < .1).all()
 
-@pytest.mark.parametrize("name, value", [("size", 15), ("size", 1025), ("size", 52.), ("level", -1.01), ("level", float("nan")), ("kind", "oedema")])
+@pytest.mark.parametrize("name, value", [("size", 15), ("size", 1025), ("size", 52.), ("level", -1.01),
+                                         ("level", float("nan")), ("kind", "oedema")])
 def test_bad_drawings(name, value):
     "Catches a picture of a level that no subject has, and a misspelt kind that is drawn as the other one."
     rows, options = (TABLE[:2], dict(size=value)) if name == "size" else (TABLE[:2].assign(**{name: value}), {})
