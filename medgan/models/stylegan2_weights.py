@@ -12,35 +12,48 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from .stylegan2 import _TAPS, Conv, DiscriminatorBlock, StyledConv, SynthesisBlock
+from .stylegan2 import TAPS, Conv, DiscriminatorBlock, StyledConv, SynthesisBlock
 from ..training.checkpoints import CheckpointError, load_tensors, load_weights
 
 # %% ../../nbs/models/03_stylegan2_weights.ipynb #97a22e07
-def _filtered_layers(net): # names of the layers whose filter NVIDIA's state dicts repeat
-    kinds = (SynthesisBlock, StyledConv, DiscriminatorBlock, Conv)
-    return [f"{name}.resample_filter" for name, module in net.named_modules() if isinstance(module, kinds)]
-
-def read_tensors(path: str # .safetensors, or a state dict of torch (.pt, .pth)
-                ) -> dict[str, Tensor]:
+def read_tensors(path: str,          # .safetensors, or a state dict of torch (.pt, .pth)
+                ) -> dict[str, Tensor]: # by name
     "The tensors of a file that holds nothing else; pickled networks are refused."
     path = Path(path)
-    if path.suffix not in (".safetensors", ".pt", ".pth"): raise CheckpointError(f"{path}: only files of tensors are read (.safetensors, .pt, .pth); a pickled network could run code")
+    if path.suffix not in (".safetensors", ".pt", ".pth"):
+        raise CheckpointError(f"{path}: only files of tensors are read (.safetensors, .pt, .pth); a pickled network could run code")
     state = load_tensors(path)
-    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()): raise CheckpointError(f"{path} is no state dict: names and tensors, nothing else")
+    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
+        raise CheckpointError(f"{path} is no state dict: names and tensors, nothing else")
     return state
+
+# %% ../../nbs/models/03_stylegan2_weights.ipynb #30c2e386
+_FILTER = "resample_filter"     # how the names of NVIDIA's filters end
+
+def _is_ours(value):
+    "Whether a filter is [1,3,3,1] in both directions."
+    ours = torch.outer(TAPS, TAPS)
+    return value.shape == ours.shape and torch.allclose(value.float().cpu(), ours, atol=1e-4)
 
 def import_weights(net: nn.Module,          # `Generator` or `Discriminator`, receives the weights
                    state: dict[str, Tensor]): # with the names of NVIDIA's PyTorch release (G, G_ema or D)
     "Weights with NVIDIA's names; `CheckpointError` where names, widths or the resampling filter differ."
-    taps = torch.outer(_TAPS, _TAPS)
-    other = [name for name, value in state.items() if name.endswith("resample_filter") and not (value.shape == taps.shape and torch.allclose(value.float().cpu(), taps, atol=1e-4))]
+    other = [name for name, value in state.items() if name.endswith(_FILTER) and not _is_ours(value)]
     if other: raise CheckpointError(f"{other[0]} is another filter than [1,3,3,1]")
-    load_weights(net, {name: value for name, value in state.items() if not name.endswith("resample_filter")}, type(net).__name__)
+    weights = {name: value for name, value in state.items() if not name.endswith(_FILTER)}
+    load_weights(net, weights, type(net).__name__)
+
+# %% ../../nbs/models/03_stylegan2_weights.ipynb #53de4e55
+def _filter_names(net):
+    "The names under which NVIDIA's state dicts have the filter."
+    kinds = (SynthesisBlock, StyledConv, DiscriminatorBlock, Conv)
+    return [f"{name}.{_FILTER}" for name, module in net.named_modules() if isinstance(module, kinds)]
 
 def export_weights(net: nn.Module,  # `Generator` or `Discriminator`
                    path: str = "",  # .safetensors; "" = none
                   ) -> dict[str, Tensor]: # what NVIDIA's `load_state_dict` takes
     "Weights under NVIDIA's names."
-    state = {name: value.detach().cpu().contiguous() for name, value in net.state_dict().items()} | {name: torch.outer(_TAPS, _TAPS) for name in _filtered_layers(net)}
+    state = {name: value.detach().cpu().contiguous() for name, value in net.state_dict().items()}
+    state |= {name: torch.outer(TAPS, TAPS) for name in _filter_names(net)}
     if path: save_file(state, path)
     return state

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['discriminator_loss', 'generator_loss', 'least_squares_discriminator_loss', 'least_squares_generator_loss',
-           'gradient_penalty', 'r1_penalty', 'PathLength', 'feature_matching_loss', 'dice_loss']
+           'gradient_penalty', 'r1_penalty', 'path_lengths', 'PathLength', 'feature_matching_loss', 'dice_loss']
 
 # %% ../../nbs/networks/06_losses.ipynb #4548d0e2
 import math
@@ -61,19 +61,28 @@ def r1_penalty(D: Callable[[Tensor], Tensor], # images to logits (B,)
     grad, = torch.autograd.grad(D(x).sum(), x, create_graph=True)
     return grad.float().square().sum((1, 2, 3)).mean()
 
+# %% ../../nbs/networks/06_losses.ipynb #9af1a6a2
+def path_lengths(images: Tensor, # (B,C,H,W), made from the styles
+                 ws: Tensor,     # styles (B,n_ws,w_dim), with gradient
+                ) -> Tensor:     # (B,)
+    "How far each image moves with its styles, along random directions (Karras et al. 2020a, section 3.2)."
+    noise = torch.randn_like(images)/math.sqrt(images.shape[2]*images.shape[3])
+    grad, = torch.autograd.grad((images*noise).sum(), ws, create_graph=True)
+    return grad.float().square().sum(2).mean(1).sqrt()
+
 # %% ../../nbs/networks/06_losses.ipynb #78292880
 class PathLength:
     "The running mean of path lengths, and the penalty against it; part of a checkpoint."
-    def __init__(self, decay: float = .01): # share of a new batch in the mean
-        self.decay, self.mean = decay, torch.zeros(())
+    def __init__(self,
+                 decay: float = .01): # share of a new batch in the mean
+        self.decay = decay
+        self.mean = torch.zeros(())
 
     def __call__(self,
                  images: Tensor, # (B,C,H,W), made from the styles
                  ws: Tensor,     # styles (B,n_ws,w_dim), with gradient
                 ) -> Tensor:     # scalar
-        noise = torch.randn_like(images)/math.sqrt(images.shape[2]*images.shape[3])
-        grad, = torch.autograd.grad((images*noise).sum(), ws, create_graph=True)
-        lengths = grad.float().square().sum(2).mean(1).sqrt()
+        lengths = path_lengths(images, ws)
         mean = self.mean.to(lengths.device).lerp(lengths.mean(), self.decay)
         self.mean = mean.detach()
         return (lengths - mean).square().mean()
@@ -85,7 +94,7 @@ class PathLength:
 def feature_matching_loss(fake: Tensor, # features of generated images (B,C,h,w)
                           real: Tensor, # features of real images with the same maps (B,C,h,w)
                          ) -> Tensor:   # scalar
-    "Euclidean distance of the features over the root of their number (Ghorbani et al., section 2)."
+    "Euclidean distance of the features over the root of their number (Ghorbani et al. 2019, section 2)."
     return (fake - real).square().mean((1, 2, 3)).clamp_min(1e-12).sqrt().mean()
 
 # %% ../../nbs/networks/06_losses.ipynb #f7dce0e0
@@ -94,6 +103,7 @@ def dice_loss(logits: Tensor,     # (B,1,H,W)
               smooth: float = 1., # s, in pixels
              ) -> Tensor:         # scalar, 0 (perfect) to 1
     "Soft Dice loss (Milletari et al. 2016, without squares): of each image, then the mean."
-    if logits.shape != mask.shape: raise ValueError(f"logits have shape {tuple(logits.shape)}, mask {tuple(mask.shape)}: must be equal")
+    if logits.shape != mask.shape:
+        raise ValueError(f"logits have shape {tuple(logits.shape)}, mask {tuple(mask.shape)}: must be equal")
     p, m = logits.float().sigmoid().flatten(1), mask.float().flatten(1)
     return (1 - (2*(p*m).sum(1) + smooth)/(p.sum(1) + m.sum(1) + smooth)).mean()

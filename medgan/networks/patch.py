@@ -12,6 +12,10 @@ from ..core.checks import check_number
 from .layers import normal_init
 
 # %% ../../nbs/networks/04_patch.ipynb #652a5360
+def _halving(a, b):
+    "Strided convolution from a to b channels, instance norm, leaky ReLU."
+    return [nn.Conv2d(a, b, 4, 2, 1), nn.InstanceNorm2d(b, affine=True), nn.LeakyReLU(.2)]
+
 class PatchDiscriminator(nn.Module):
     "Images to a map of scores (Isola et al. 2017; layers of Xia et al. 2019, Table 4)."
     def __init__(self,
@@ -21,8 +25,9 @@ class PatchDiscriminator(nn.Module):
         super().__init__()
         for name, value in (("channels", channels), ("width", width)): check_number(name, value, 1, whole=True)
         widths = [channels, width, 4*width, 8*width, 16*width]
-        down = [layer for a, b in zip(widths, widths[1:]) for layer in (nn.Conv2d(a, b, 4, 2, 1), nn.InstanceNorm2d(b, affine=True), nn.LeakyReLU(.2))]
-        self.layers = nn.Sequential(*down, nn.ZeroPad2d((1, 2, 1, 2)), nn.Conv2d(widths[-1], 1, 4), nn.Sigmoid() if sigmoid else nn.Identity())
+        down = [layer for a, b in zip(widths, widths[1:]) for layer in _halving(a, b)]
+        last = nn.Conv2d(widths[-1], 1, 4)
+        self.layers = nn.Sequential(*down, nn.ZeroPad2d((1, 2, 1, 2)), last, nn.Sigmoid() if sigmoid else nn.Identity())
         self.apply(normal_init)
 
     def forward(self,

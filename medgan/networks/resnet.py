@@ -9,19 +9,28 @@ __all__ = ['ResidualBlock', 'ResNetGenerator']
 from torch import Tensor, nn
 
 from ..core.checks import check_number
-from .layers import normal_init
+from .layers import check_images, normal_init
 
 # %% ../../nbs/networks/03_resnet.ipynb #3d727155
 def _convolution(a, b, kernel, stride=1, slope=0.):
-    "Convolution, instance norm, (leaky) ReLU."
-    return [nn.Conv2d(a, b, kernel, stride, kernel//2, bias=False), nn.InstanceNorm2d(b, affine=True), nn.LeakyReLU(slope)]
+    "Convolution from a to b channels, instance norm, (leaky) ReLU."
+    return [nn.Conv2d(a, b, kernel, stride, kernel//2, bias=False),
+            nn.InstanceNorm2d(b, affine=True),
+            nn.LeakyReLU(slope)]
 
 class ResidualBlock(nn.Module):
     "x + two convolutions of x, each with instance norm (He et al. 2016)."
-    def __init__(self, channels):
+    def __init__(self,
+                 channels: int): # of input and output
         super().__init__()
-        self.layers = nn.Sequential(*_convolution(channels, channels, 3, slope=.2), *_convolution(channels, channels, 3)[:2])
-    def forward(self, x): return x + self.layers(x)
+        first = _convolution(channels, channels, 3, slope=.2)
+        second = _convolution(channels, channels, 3)[:2]            # no ReLU before the sum
+        self.layers = nn.Sequential(*first, *second)
+
+    def forward(self,
+                x: Tensor,  # (B,channels,H,W)
+               ) -> Tensor: # (B,channels,H,W)
+        return x + self.layers(x)
 
 # %% ../../nbs/networks/03_resnet.ipynb #66e4efcb
 class ResNetGenerator(nn.Module):
@@ -33,17 +42,21 @@ class ResNetGenerator(nn.Module):
                  n_blocks: int = 6,      # residual blocks (Xia et al.: 6; Zhu et al.: 6 at 128 px, 9 at 256 px)
                  n_down: int = 2):       # levels below the first; the blocks see 1/2**n_down of the side (both papers: 2)
         super().__init__()
-        for name, value in (("channels", channels), ("out_channels", out_channels), ("width", width), ("n_blocks", n_blocks), ("n_down", n_down)): check_number(name, value, 1, whole=True)
-        self.channels, self.n_down, widths = channels, n_down, [width*2**i for i in range(n_down + 1)]
-        down = [layer for a, b in zip(widths, widths[1:]) for layer in _convolution(a, b, 3, 2)]
-        up = [layer for b, a in reversed([*zip(widths, widths[1:])]) for layer in (nn.Upsample(scale_factor=2), *_convolution(a, b, 3))]
-        self.layers = nn.Sequential(*_convolution(channels, width, 7), *down, *(ResidualBlock(widths[-1]) for _ in range(n_blocks)), *up,
-                                    nn.Conv2d(width, out_channels, 3, padding=1), nn.Sigmoid())
+        sizes = dict(channels=channels, out_channels=out_channels, width=width, n_blocks=n_blocks, n_down=n_down)
+        for name, value in sizes.items(): check_number(name, value, 1, whole=True)
+        self.channels, self.n_down = channels, n_down
+        widths = [width*2**i for i in range(n_down + 1)]
+        levels = [*zip(widths, widths[1:])]                         # (upper, lower) channels of each step down
+        first = _convolution(channels, width, 7)
+        down = [layer for a, b in levels for layer in _convolution(a, b, 3, stride=2)]
+        blocks = [ResidualBlock(widths[-1]) for _ in range(n_blocks)]
+        up = [layer for b, a in reversed(levels) for layer in (nn.Upsample(scale_factor=2), *_convolution(a, b, 3))]
+        last = nn.Conv2d(width, out_channels, 3, padding=1)
+        self.layers = nn.Sequential(*first, *down, *blocks, *up, last, nn.Sigmoid())
         self.apply(normal_init)
 
     def forward(self,
                 x: Tensor,  # (B,channels,H,W), H and W divisible by 2**n_down
                ) -> Tensor: # (B,out_channels,H,W) in [0,1], float32
-        if x.ndim != 4 or x.shape[1] != self.channels: raise ValueError(f"images have shape {tuple(x.shape)}; the generator takes (B,{self.channels},H,W)")
-        if any(side % 2**self.n_down for side in x.shape[2:]): raise ValueError(f"images have {x.shape[2]} x {x.shape[3]} px; both sides must be divisible by {2**self.n_down}")
+        check_images(x, self.channels, self.n_down, "generator")
         return self.layers(x).float()

@@ -11,22 +11,27 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..core.checks import check_choice, check_number
+from .layers import check_images
 
 # %% ../../nbs/networks/02_unet.ipynb #d79ed170
 def _conv(a, b, norm, slope):
-    "3 x 3 convolution, norm, (leaky) ReLU."
-    return [nn.Conv2d(a, b, 3, padding=1, bias=False), nn.BatchNorm2d(b) if norm == "batch" else nn.InstanceNorm2d(b, affine=True),
+    "3 x 3 convolution from a to b channels, norm, (leaky) ReLU."
+    return [nn.Conv2d(a, b, 3, padding=1, bias=False),
+            nn.BatchNorm2d(b) if norm == "batch" else nn.InstanceNorm2d(b, affine=True),
             nn.LeakyReLU(slope, inplace=True) if slope else nn.ReLU(inplace=True)]
 
+# %% ../../nbs/networks/02_unet.ipynb #f4ca00f2
 class _Shortcut(nn.Module):
-    "A block and a 1 x 1 convolution past it."
+    "A block, and a 1 x 1 convolution past it."
     def __init__(self, block, a, b):
         super().__init__()
-        self.block, self.past = block, nn.Conv2d(a, b, 1, bias=False)
+        self.block = block
+        self.past = nn.Conv2d(a, b, 1, bias=False)
+
     def forward(self, x): return self.block(x) + self.past(x)
 
 def _conv_block(a, b, norm, slope, residual):
-    "Two convolutions."
+    "Two convolutions, from a to b channels."
     block = nn.Sequential(*_conv(a, b, norm, slope), *_conv(b, b, norm, slope))
     return _Shortcut(block, a, b) if residual else block
 
@@ -48,28 +53,24 @@ class SegmentationUNet(nn.Module):
         super().__init__()
         check_choice("norm", norm, ("batch", "instance"))
         check_number("slope", slope, 0, 1)
-        for name, value in (("channels", channels), ("width", width), ("depth", depth)): check_number(name, value, 1, whole=True)
-        self.channels, self.step = channels, 2**depth
+        for name, value in (("channels", channels), ("width", width), ("depth", depth)):
+            check_number(name, value, 1, whole=True)
+        self.channels, self.depth = channels, depth
         widths = [width*2**i for i in range(depth + 1)]
-        self.down = nn.ModuleList(_conv_block(a, b, norm, slope, residual) for a, b in zip([channels, *widths], widths))
-        self.up = nn.ModuleList(_up_block(a, b, norm, slope) for a, b in zip(widths[:0:-1], widths[-2::-1]))
-        self.merge = nn.ModuleList(_conv_block(a, b, norm, slope, residual) for a, b in zip(widths[:0:-1], widths[-2::-1]))
+        downwards = [*zip([channels, *widths], widths)]             # (from, to) of each level
+        upwards = [*zip(widths[:0:-1], widths[-2::-1])]
+        self.down = nn.ModuleList(_conv_block(a, b, norm, slope, residual) for a, b in downwards)
+        self.up = nn.ModuleList(_up_block(a, b, norm, slope) for a, b in upwards)
+        self.merge = nn.ModuleList(_conv_block(a, b, norm, slope, residual) for a, b in upwards)
         self.output = nn.Conv2d(width, 1, 1)
 
     def forward(self,
                 x: Tensor,  # images (B,C,H,W); H and W divisible by 2**depth
                ) -> Tensor: # logits (B,1,H,W), float32
-        _check_images(x, self)
+        check_images(x, self.channels, self.depth)
         if x.device.type == "cpu": x = x.contiguous(memory_format=torch.channels_last)      # a third faster there
-        seen = [self.down[0](x)]
+        seen = [self.down[0](x)]                                    # one map a level
         for block in self.down[1:]: seen.append(block(F.max_pool2d(seen[-1], 2)))
         x = seen.pop()
         for up, merge in zip(self.up, self.merge): x = merge(torch.cat([seen.pop(), up(x)], 1))
         return self.output(x).float()
-
-# %% ../../nbs/networks/02_unet.ipynb #315733b4
-def _check_images(x, net):
-    "`ValueError` unless the net takes images of this shape."
-    if x.ndim != 4 or x.shape[1] != net.channels: raise ValueError(f"images have shape {tuple(x.shape)}; the net takes (B,{net.channels},H,W)")
-    if x.shape[2] % net.step or x.shape[3] % net.step:
-        raise ValueError(f"images have {x.shape[2]} x {x.shape[3]} px; both sides must be divisible by {net.step}, for the net halves them {net.step.bit_length() - 1} times")
