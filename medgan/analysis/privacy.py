@@ -9,7 +9,7 @@ __all__ = ['COPY_KINDS', 'SPACES', 'copies_of', 'image_vectors', 'nearest_real',
 
 # %% ../../nbs/analysis/00_privacy.ipynb #685e6b05
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import reduce
 
@@ -24,14 +24,16 @@ from scipy import stats
 from torch import Tensor
 
 from ..core.checks import check_choice, check_number
-from ..core.plots import Jpeg, as_uint8, show_grid
+from ..core.plots import Jpeg, Png, as_uint8, show_grid
 from ..core.statistics import auc_interval, wilson_interval
 from ..data.images import ImageData, as_image_data, check_alike
 from ..data.registry import DataError
 from ..evaluate.features import Extractor, image_features
 
 # %% ../../nbs/analysis/00_privacy.ipynb #3cfccbc7
-def _brightened(images, factor=1., shift=0.): return np.rint(np.clip(images*factor + 255*shift, 0, 255)).astype(np.uint8)
+def _brightened(images, factor=1., shift=0.):
+    "Grey values times a factor, plus a share of the range."
+    return np.rint(np.clip(images*factor + 255*shift, 0, 255)).astype(np.uint8)
 
 # %% ../../nbs/analysis/00_privacy.ipynb #12a52afd
 def _as_jpeg(image, quality=50):
@@ -62,13 +64,17 @@ def copies_of(images: np.ndarray,     # uint8 (N,H,W,C)
 SPACES = ("pixels", "hash", "features")
 
 # %% ../../nbs/analysis/00_privacy.ipynb #c8370f31
-def _hash_bits(image): return imagehash.phash(Image.fromarray(image), hash_size=16).hash.ravel()
+def _hash_bits(image):
+    "The 256 bits of an image's perceptual hash."
+    return imagehash.phash(Image.fromarray(image), hash_size=16).hash.ravel()
 
 # %% ../../nbs/analysis/00_privacy.ipynb #05ec33de
 def _block_vectors(data, space, extractor):
     "Unit vectors (N,d) of a few images."
     if space == "features": x = torch.from_numpy(image_features(data, extractor, keep=False))
-    elif space == "hash": x = torch.from_numpy(np.stack([_hash_bits(image) for image in as_uint8(data.images)]))*2. - 1
+    elif space == "hash":
+        bits = np.stack([_hash_bits(image) for image in as_uint8(data.images)])
+        x = torch.from_numpy(bits)*2. - 1
     else:
         x = F.adaptive_avg_pool2d(torch.from_numpy(data.images).float().mean(-1), 16).flatten(1)
         x = x - x.mean(1, keepdim=True)
@@ -79,7 +85,8 @@ def _turned_block(data, rows, turn):
     "Some of the images, in one of eight positions: four quarter turns, then those of the mirror image."
     images = data.images[data.rows[rows]]
     images = np.rot90(images[:, :, ::-1] if turn >= 4 else images, turn % 4, axes=(1, 2))
-    return ImageData(data.name, np.ascontiguousarray(images), None, data.table.iloc[rows].reset_index(drop=True), data.classes, "")
+    table = data.table.iloc[rows].reset_index(drop=True)
+    return ImageData(data.name, np.ascontiguousarray(images), None, table, data.classes, "")
 
 # %% ../../nbs/analysis/00_privacy.ipynb #013c6e32
 def image_vectors(data: ImageData,     # N images
@@ -89,13 +96,14 @@ def image_vectors(data: ImageData,     # N images
                  ) -> Tensor:          # (N,d), each of length 1
     "Images as vectors whose distance is what a space calls distance."
     check_choice("space", space, SPACES)
-    if space == "features" and extractor is None: raise ValueError("space='features' needs an extractor, e.g. load_extractor('skin')")
+    if space == "features" and extractor is None:
+        raise ValueError("space='features' needs an extractor, e.g. load_extractor('skin')")
     blocks = np.array_split(np.arange(len(data)), -(-len(data)//500))
     return torch.cat([_block_vectors(_turned_block(data, rows, turn), space, extractor) for rows in blocks])
 
 # %% ../../nbs/analysis/00_privacy.ipynb #3b1c9b07
 def _nearest(queries, references, k=50, block=256):
-    "Of positions of N queries (V,N,d) and of M references (U,M,d): a table of N rows; the memory is that of block x M distances."
+    "Of positions of N queries (V,N,d) and of M references (U,M,d) a table of N rows; needs block x M distances of memory."
     near, index = [], []
     for rows in torch.arange(queries.shape[1]).split(block):
         cosine = reduce(torch.maximum, (q[rows] @ r.T for q in queries for r in references))
@@ -107,7 +115,9 @@ def _nearest(queries, references, k=50, block=256):
     return pd.DataFrame(dict(distance=near[:, 0].numpy(), ratio=ratio.numpy(), real=torch.cat(index).numpy()))
 
 # %% ../../nbs/analysis/00_privacy.ipynb #295b238d
-def _positions(data, space, extractor): return torch.stack([image_vectors(data, space, extractor, turn) for turn in range(8)])
+def _positions(data, space, extractor):
+    "Vectors (8,N,d) of images in eight positions."
+    return torch.stack([image_vectors(data, space, extractor, turn) for turn in range(8)])
 
 # %% ../../nbs/analysis/00_privacy.ipynb #8d136ca8
 def nearest_real(generated,            # N images, as in `as_image_data`
@@ -123,16 +133,16 @@ def nearest_real(generated,            # N images, as in `as_image_data`
     return _nearest(_positions(generated, space, extractor), image_vectors(train, space, extractor)[None], k)
 
 # %% ../../nbs/analysis/00_privacy.ipynb #213286fe
-def copy_test(ratio,                      # of the generated images (n,), from `nearest_real`
-              held_out,                   # of the held-out real images (m,), likewise
+def copy_test(ratio: Sequence[float],     # of the generated images (n,), from `nearest_real`
+              held_out: Sequence[float],  # of the held-out real images (m,), likewise
               false_alarm: float = .005,  # α: share of innocent images that may be called copies
-             ) -> dict[str, float]:       # limit (below it: a copy), k, n, share, low, high (Wilson), expected, p; NaN: m is too small
+             ) -> dict[str, float]:       # limit (below it: a copy), k, n, share, low, high (Wilson), expected, p; NaN: m too small
     "How many generated images are nearer to a training image than held-out images ever are."
     check_number("false_alarm", false_alarm, 0, .5, above=True)
     ratio, held_out = np.sort(np.asarray(ratio)), np.sort(np.asarray(held_out))
     n, m = len(ratio), len(held_out)
     j = int(false_alarm*(m + 1) + 1e-9)
-    if j == 0: return dict(limit=np.nan, k=0, n=n, share=np.nan, low=np.nan, high=np.nan, expected=np.nan, p=np.nan)
+    if j == 0: return dict.fromkeys(("limit", "k", "n", "share", "low", "high", "expected", "p"), np.nan) | dict(k=0, n=n)
     i = np.unique(j//2**np.arange(j.bit_length()))       # 1, ..., j/2, j
     below = np.searchsorted(ratio, held_out[i - 1])      # how many ratios are smaller than the i-th smallest
     p = min(1., len(i)*stats.betabinom.sf(below - 1, n, i, m + 1 - i).min())
@@ -141,14 +151,15 @@ def copy_test(ratio,                      # of the generated images (n,), from `
     return dict(limit=float(held_out[j - 1]), k=k, n=n, share=k/n, low=low, high=high, expected=j/(m + 1), p=float(p))
 
 # %% ../../nbs/analysis/00_privacy.ipynb #30c9439d
-def plot_nearest(ratios: dict,        # name -> ratios (N,), from `nearest_real`
+def plot_nearest(ratios: dict[str, Sequence[float]], # name -> ratios (N,), from `nearest_real`
                  limit: float | None = None, # below it an image counts as a copy, from `copy_test`
-                 ax = None,           # axes; None = new ones
-                ):                    # the axes
+                 ax: plt.Axes | None = None, # None = new ones
+                ) -> plt.Axes:
     "How near the nearest training image is, for several sets of images."
     if ax is None: _, ax = plt.subplots(figsize=(6, 2.4), layout="constrained")
     for name, values in ratios.items():
-        ax.hist(values, bins=np.linspace(0, 1, 61), weights=np.full(len(values), 1/len(values)), histtype="step", lw=1.5, label=name)
+        ax.hist(values, bins=np.linspace(0, 1, 61), weights=np.full(len(values), 1/len(values)), histtype="step", lw=1.5,
+                label=name)
     if limit is not None: ax.axvline(limit, color="0.3", lw=1, ls=":", label="limit")
     ax.set(xlabel="ratio to the neighbourhood: 0 = a copy", ylabel="share of the images", xlim=(0, 1))
     ax.legend(frameon=False, fontsize=8)
@@ -158,13 +169,13 @@ def plot_nearest(ratios: dict,        # name -> ratios (N,), from `nearest_real`
 # %% ../../nbs/analysis/00_privacy.ipynb #6823feae
 def _nearest_other(x, groups, block=1000):
     "Distance (N,) of each row of x to the nearest row of another group."
-    d = [torch.cdist(x[b], x).masked_fill(groups[b][:, None] == groups, torch.inf).amin(1) for b in torch.arange(len(x)).split(block)]
-    return torch.cat(d)
+    def nearest(rows): return torch.cdist(x[rows], x).masked_fill(groups[rows][:, None] == groups, torch.inf).amin(1)
+    return torch.cat([nearest(rows) for rows in torch.arange(len(x)).split(block)])
 
 # %% ../../nbs/analysis/00_privacy.ipynb #c2375be5
-def authenticity(generated,     # features (N,d)
-                 train,         # features of the training set (M,d)
-                 groups=None,   # lesion or patient of each training image (M,); None = each its own
+def authenticity(generated: np.ndarray | Tensor, # features (N,d)
+                 train: np.ndarray | Tensor,     # features of the training set (M,d)
+                 groups: Sequence | None = None, # lesion or patient of each training image (M,); None = each its own
                 ) -> np.ndarray: # bool (N,): is it authentic?
     "Alaa et al. 2022, section 3.3: is a generated image farther from its training image than that one is from the next?"
     generated, train = torch.as_tensor(generated), torch.as_tensor(train)
@@ -174,7 +185,9 @@ def authenticity(generated,     # features (N,d)
     return (torch.cat(d) > _nearest_other(train, groups)[torch.cat(i)]).numpy()
 
 # %% ../../nbs/analysis/00_privacy.ipynb #2c8d52f7
-def _one_per_group(data): return np.flatnonzero(~data.table.group.duplicated().to_numpy())
+def _one_per_group(data):
+    "Rows of the first image of each group."
+    return np.flatnonzero(~data.table.group.duplicated().to_numpy())
 
 # %% ../../nbs/analysis/00_privacy.ipynb #72809ee7
 def _attack(generated, members, non_members):
@@ -199,7 +212,9 @@ def membership_attack(generated,            # images, as in `as_image_data`
     return _attack(_positions(sets["generated"], space, extractor), *(image_vectors(p, space, extractor) for p in people))
 
 # %% ../../nbs/analysis/00_privacy.ipynb #d87f0388
-def _n_needed(false_alarm): return int(np.ceil(1/false_alarm - 1e-6)) - 1
+def _n_needed(false_alarm):
+    "How many held-out images a rate of false alarms needs."
+    return int(np.ceil(1/false_alarm - 1e-6)) - 1
 
 # %% ../../nbs/analysis/00_privacy.ipynb #75c0c53d
 def plant_duplicates(train,           # distinct images, as in `as_image_data`
@@ -209,7 +224,8 @@ def plant_duplicates(train,           # distinct images, as in `as_image_data`
                     ) -> ImageData:   # to train on; its table has a column `repeats`, 1 for images that were not planted
     "A training set in which some images occur more than once."
     train, n = as_image_data(train, name="train"), n_each*len(repeats)
-    if n > len(train): raise DataError(f"{n} images are to be repeated ({n_each} for each of {list(repeats)}), but there are {len(train)}")
+    if n > len(train):
+        raise DataError(f"{n} images are to be repeated ({n_each} for each of {list(repeats)}), but there are {len(train)}")
     times = np.ones(len(train), int)
     times[np.random.default_rng(seed).permutation(len(train))[:n]] = np.repeat(repeats, n_each)
     rows = np.repeat(np.arange(len(train)), times)
@@ -229,33 +245,44 @@ def duplicate_table(generated,           # images of a model trained on `planted
     distinct = planted.subset(~planted.table.id.duplicated().to_numpy())
     near, honest = (nearest_real(images, distinct, space, extractor) for images in (generated, held_out))
     limit = copy_test(near.ratio, honest.ratio, false_alarm)["limit"]
-    if np.isnan(limit): raise DataError(f"held_out has {len(honest)} images; false_alarm={false_alarm:g} needs {_n_needed(false_alarm)}")
+    if np.isnan(limit):
+        raise DataError(f"held_out has {len(honest)} images; false_alarm={false_alarm:g} needs {_n_needed(false_alarm)}")
     is_found = np.isin(np.arange(len(distinct)), near["real"][near.ratio < limit])
     table = pd.DataFrame(dict(repeats=distinct.table.repeats, found=is_found)).groupby("repeats").found.agg(n="size", k="sum")
     intervals = [wilson_interval(k, n) for n, k in table.itertuples(index=False)]
     return table.assign(share=table.k/table.n, low=[i[0] for i in intervals], high=[i[1] for i in intervals])
 
 # %% ../../nbs/analysis/00_privacy.ipynb #584cf64b
-def _pixel_keys(data): return pd.Series([hash(data.images[row].tobytes()) for row in data.rows])
+def _pixel_keys(data):
+    "A number for each image, the same for equal ones."
+    return pd.Series([hash(data.images[row].tobytes()) for row in data.rows])
 
 # %% ../../nbs/analysis/00_privacy.ipynb #397f5fb2
-def _groups_of(data): return set(data.table.group[data.table.group != data.table.id])    # images without a group are their own
+def _groups_of(data):
+    "Groups that have a name; images without a group are their own."
+    return set(data.table.group[data.table.group != data.table.id])
+
+# %% ../../nbs/analysis/00_privacy.ipynb #d8d22691
+def _check_apart(train, held_out):
+    "`DataError` where groups or images are in both sets."
+    if shared := _groups_of(train) & set(held_out.table.group) | _groups_of(held_out) & set(train.table.group):
+        raise DataError(f"{len(shared)} groups are in train and in held_out (the first: {min(shared)}): split by group")
+    if (same := _pixel_keys(held_out).isin(_pixel_keys(train))).any():
+        raise DataError(f"{same.sum()} images of held_out are also in train (the first: {held_out.table.id[same.argmax()]}): "
+                        "take them out")
 
 # %% ../../nbs/analysis/00_privacy.ipynb #fe951590
 def _report_sets(generated, train, held_out):
     "The three sets, checked."
-    if held_out is None: raise DataError("held_out is missing: without real images that the model never saw nothing can be said")
+    if held_out is None:
+        raise DataError("held_out is missing: without real images that the model never saw nothing can be said")
     sets = dict(generated=generated, train=train, held_out=held_out)
     sets = {name: as_image_data(images, name=name) for name, images in sets.items()}
     check_alike(**sets)
     for name, data in sets.items():
         if len(data) < 20: raise DataError(f"{name} has {len(data)} images: at least 20 are needed")
-    generated, train, held_out = sets.values()
-    if shared := _groups_of(train) & set(held_out.table.group) | _groups_of(held_out) & set(train.table.group):
-        raise DataError(f"{len(shared)} groups are in train and in held_out (the first: {min(shared)}): split by group")
-    if (same := _pixel_keys(held_out).isin(_pixel_keys(train))).any():
-        raise DataError(f"{same.sum()} images of held_out are also in train (the first: {held_out.table.id[same.argmax()]}): take them out")
-    return generated, train, held_out
+    _check_apart(sets["train"], sets["held_out"])
+    return sets.values()
 
 # %% ../../nbs/analysis/00_privacy.ipynb #5fa73af5
 def _row(question, space, value, low, high, expected, p, verdict):
@@ -274,7 +301,8 @@ def _authenticity_row(space, mine, theirs):
     "Authenticity of generated images (N,) against that of held-out ones (M,), both bool."
     p = stats.fisher_exact([[a.sum(), len(a) - a.sum()] for a in (mine, theirs)], alternative="less").pvalue
     verdict = ("nearer" if p < .01 else "no nearer") + " to the training set than held-out images"
-    return _row("authenticity", space, mine.mean(), *wilson_interval(mine.sum(), len(mine)), theirs.mean(), float(p), verdict)
+    low, high = wilson_interval(mine.sum(), len(mine))
+    return _row("authenticity", space, mine.mean(), low, high, theirs.mean(), float(p), verdict)
 
 # %% ../../nbs/analysis/00_privacy.ipynb #8201e1ef
 def _membership_row(space, attack):
@@ -299,7 +327,8 @@ def _space_report(generated, train, held_out, space, extractor, false_alarm):
 def _any_row(nearest, rows, false_alarm):
     "Generated images that any space calls copies."
     is_copy = np.any([near.is_copy for near in nearest.values()], axis=0)
-    test = dict(share=is_copy.mean(), expected=sum(row["expected"] for row in rows), p=min(1., len(rows)*min(row["p"] for row in rows)))
+    test = dict(share=is_copy.mean(), expected=sum(row["expected"] for row in rows),
+                p=min(1., len(rows)*min(row["p"] for row in rows)))
     test["low"], test["high"] = wilson_interval(is_copy.sum(), len(is_copy))
     if np.isnan(test["expected"]): test = dict.fromkeys(test, np.nan)      # the held-out set is too small
     return _copy_row("any space", test, false_alarm)
@@ -313,6 +342,7 @@ class PrivacyReport:
     held_out: dict[str, pd.DataFrame]  # the same for each held-out image: the yardstick
     generated: ImageData               # N images
     train: ImageData                   # M training images
+
     def __repr__(self): return self.table.round(3).to_string(index=False)
     def _repr_html_(self): return self.table.round(3).to_html(index=False)
 
@@ -339,10 +369,11 @@ def privacy_report(generated,                 # images, as in `as_image_data`; 1
 def closest_pairs(report: PrivacyReport,   # from `privacy_report`
                   n: int = 8,              # pairs
                   space: str = "pixels",   # a space of the report
-                 ) -> Jpeg:                # four pairs a row: generated with its ratio, training image with its name
+                 ) -> Jpeg | Png:          # four pairs a row: generated with its ratio, training image with its name
     "The generated images that are nearest to a training image, beside it."
     near = report.nearest[check_choice("space", space, list(report.nearest))].nsmallest(n, "ratio")
     generated = report.generated.images[report.generated.rows[near.index]]
     real = report.train.images[report.train.rows[near["real"]]]
-    titles = [text for ratio, name in zip(near.ratio, report.train.table.id[near["real"]]) for text in (f"{ratio:.2f}", name)]
+    names = report.train.table.id[near["real"]]
+    titles = [text for ratio, name in zip(near.ratio, names) for text in (f"{ratio:.2f}", name)]
     return show_grid(np.stack([generated, real], 1).reshape(-1, *generated.shape[1:]), titles=titles)

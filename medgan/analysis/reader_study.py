@@ -52,7 +52,9 @@ def _drawn_rows(data, kind, plan, rng):
     rows = {c: list(group.index) for c, group in table.groupby("dx")}
     wanted = Counter(shown for _, shown in plan)
     short = [f"{c!r} has {len(rows.get(c, []))} of {k}" for c, k in wanted.items() if len(rows.get(c, [])) < k]
-    if short: raise DataError(f"{kind}: too few images of different groups: condition {', '.join(short)}; choose a smaller n, or other conditions")
+    if short:
+        raise DataError(f"{kind}: too few images of different groups: condition {', '.join(short)}; "
+                        "choose a smaller n, or other conditions")
     return [rows[shown].pop() for _, shown in plan]
 
 # %% ../../nbs/analysis/02_reader_study.ipynb #2ae5ce44
@@ -63,15 +65,27 @@ def _png_address(image):
     return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
 
 # %% ../../nbs/analysis/02_reader_study.ipynb #c382c058
+_GUESS = "If you are not sure, guess. You can go back and change an answer, and you can pause: this browser keeps your answers."
+
 DESIGNS = {  # design -> words of the page; {n}: number of images, {condition}: what is asked for
     "real": dict(yes="Real", no="Generated", question="Is this image real or generated?", instructions=[
-        "You will see {n} images, one at a time. Some are real, others were made by a computer. Say for each what you think it is.",
-        "If you are not sure, guess. You can go back and change an answer, and you can pause: this browser keeps your answers."]),
+        "You will see {n} images, one at a time. Some are real, others were made by a computer. "
+        "Say for each what you think it is.", _GUESS]),
     "condition": dict(yes="Yes", no="No", question="Does this image show: {condition}?", instructions=[
-        "You will see {n} images, one at a time. Say for each whether it shows the condition that is asked for above it; the condition changes "
-        "on the way. Some images are real, others were made by a computer; that is not the question.",
-        "If you are not sure, guess. You can go back and change an answer, and you can pause: this browser keeps your answers."]),
+        "You will see {n} images, one at a time. Say for each whether it shows the condition that is asked for above it; "
+        "the condition changes on the way. Some images are real, others were made by a computer; that is not the question.",
+        _GUESS]),
 }
+
+# %% ../../nbs/analysis/02_reader_study.ipynb #a67fa642
+def _study_conditions(conditions, classes, listed):
+    "The conditions that count: all, one, or several of the classes that both sets have."
+    conditions = classes if conditions is None else [conditions] if isinstance(conditions, str) else list(conditions)
+    if not conditions or len(set(conditions)) < len(conditions):
+        raise DataError(f"conditions={conditions}: name at least one, each once")
+    if unknown := [c for c in conditions if c not in classes]:
+        raise DataError(f"conditions={conditions}: {', '.join(map(repr, unknown))} not in both sets; {listed}")
+    return conditions
 
 # %% ../../nbs/analysis/02_reader_study.ipynb #50d62022
 def _study_sets(real, generated, design, conditions):
@@ -84,11 +98,9 @@ def _study_sets(real, generated, design, conditions):
     classes = [c for c in sets["real"].classes if c in sets["generated"].classes]
     listed = "; ".join(f"{name} has {', '.join(data.classes)}" for name, data in sets.items())
     if not classes: raise DataError(f"real and generated have no class in common: {listed}")
-    conditions = classes if conditions is None else [conditions] if isinstance(conditions, str) else list(conditions)
-    if not conditions or len(set(conditions)) < len(conditions): raise DataError(f"conditions={conditions}: name at least one, each once")
-    if unknown := [c for c in conditions if c not in classes]:
-        raise DataError(f"conditions={conditions}: {', '.join(map(repr, unknown))} not in both sets; {listed}")
-    if design == "condition" and len(classes) < 2: raise DataError(f"design='condition' needs images of at least two conditions; {listed}")
+    conditions = _study_conditions(conditions, classes, listed)
+    if design == "condition" and len(classes) < 2:
+        raise DataError(f"design='condition' needs images of at least two conditions; {listed}")
     return sets, conditions, classes
 
 # %% ../../nbs/analysis/02_reader_study.ipynb #8d880b90
@@ -112,6 +124,16 @@ def _page(study):
     data = json.dumps(study, ensure_ascii=False).replace("<", "\\u003c")     # no title can end the script
     return template.replace("__TITLE__", html.escape(study["title"]), 1).replace("__STUDY__", data, 1)
 
+# %% ../../nbs/analysis/02_reader_study.ipynb #37f2fdca
+def _load_key(path):
+    "A key file as a dict with study, design, items."
+    try: key = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{Path(path).name} is no key file: {error}") from None
+    lost = [k for k in ("study", "design", "items") if not isinstance(key, dict) or k not in key]
+    if lost: raise ValueError(f"{Path(path).name} is no key file of a study: {', '.join(lost)} missing")
+    return key
+
 # %% ../../nbs/analysis/02_reader_study.ipynb #c6058772
 def _write_study(path, page, key):
     "Write page and key; never over the key of another study, whose answers could not be read any more."
@@ -126,23 +148,14 @@ def _write_study(path, page, key):
     except OSError as error: raise OSError(f"path={str(path)!r} cannot be written: {error.strerror}") from error
     return key_path
 
-# %% ../../nbs/analysis/02_reader_study.ipynb #37f2fdca
-def _load_key(path):
-    "A key file as a dict with study, design, items."
-    try: key = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error: raise ValueError(f"{Path(path).name} is no key file: {error}") from None
-    lost = [k for k in ("study", "design", "items") if not isinstance(key, dict) or k not in key]
-    if lost: raise ValueError(f"{Path(path).name} is no key file of a study: {', '.join(lost)} missing")
-    return key
-
 # %% ../../nbs/analysis/02_reader_study.ipynb #c620e468
 def study_page(path: str | Path,              # the page to write, *.html; the key lands beside it as *.key.json
                real,                          # real images with their classes, as in `as_image_data`
                generated,                     # generated images, likewise; same size and channels
                design: str = "real",          # "real": real or generated? "condition": does it show X?
-               conditions: Sequence[str] | str | None = None, # classes to show (design "real") or to ask for; None = all that both sets have
-               n: int = 10,                   # images of each kind and condition; design "condition" shows as many of other conditions
-               seed: int = 0,                 # of the draw and of the names; who knows it and has the images can make the key again
+               conditions: Sequence[str] | str | None = None, # to show (design "real") or to ask for; None = all that both have
+               n: int = 10,                   # images of each kind and condition; design "condition": as many of other conditions
+               seed: int = 0,                 # of the draw and the names; who knows it and has the images can make the key again
                title: str = "Reader study",   # heading of the page; readers see it
                names: dict[str, str] | None = None, # class -> what readers are asked for, e.g. mel="melanoma"
               ) -> Path:                      # the key file: keep it from the readers
@@ -170,14 +183,13 @@ def _answer_file(path):
     try:
         if path.suffix == ".csv": table = pd.read_csv(path, dtype=str, keep_default_na=False)
         else: table = pd.DataFrame(json.loads(path.read_text(encoding="utf-8"))["answers"])
-    except (ValueError, KeyError, TypeError) as error: raise ValueError(f"{path.name} is no file of answers: {error}") from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path.name} is no file of answers: {error}") from None
     if lost := [c for c in ANSWER_COLUMNS if c not in table]:
         raise ValueError(f"{path.name}: columns missing: {', '.join(lost)}; a file of answers has {', '.join(ANSWER_COLUMNS)}")
     return table[ANSWER_COLUMNS].astype(str)
 
 # %% ../../nbs/analysis/02_reader_study.ipynb #56a47998
-def _first(values): return ", ".join(map(repr, list(dict.fromkeys(values))[:3]))
-
 def _check_answers(table, key, name):
     "Refuse answers of another study or to unknown items, twice the same, not yes or no, or without a time."
     bad = {f"study: must be {key['study']!r}, the key's": table.study != key["study"],
@@ -187,15 +199,13 @@ def _check_answers(table, key, name):
            "answer: must be 'yes' or 'no'": ~table.answer.isin(["yes", "no"]),
            "ms: must be a number from 0": ~(pd.to_numeric(table.ms, errors="coerce") >= 0)}
     for what, rows in bad.items():
-        if rows.any(): raise ValueError(f"{name}: {rows.sum()} of {len(rows)} rows have {what}; got {_first(table[what.partition(':')[0]][rows])}")
+        if not rows.any(): continue
+        got = dict.fromkeys(table[what.partition(":")[0]][rows])
+        raise ValueError(f"{name}: {rows.sum()} of {len(rows)} rows have {what}; got {', '.join(map(repr, list(got)[:3]))}")
 
-# %% ../../nbs/analysis/02_reader_study.ipynb #07dc0f08
-def read_answers(paths: str | Path | Sequence,  # files that readers saved, .csv or .json, one each
-                 key: str | Path,               # the key file of the study
-                 complete: bool = True,         # refuse readers who did not answer all items
-                ) -> pd.DataFrame:              # a row an answer: study, reader, item, yes (bool), ms, kind, condition, asked, source, truth (bool)
-    "The answers of all readers, joined with the key; `truth` is the right answer."
-    key = _load_key(key)
+# %% ../../nbs/analysis/02_reader_study.ipynb #ffc37e47
+def _answer_tables(paths, key, complete):
+    "The files' tables, checked, each reader once."
     tables, seen = [], {}
     for path in [paths] if isinstance(paths, (str, Path)) else paths:
         table, name = _answer_file(path), Path(path).name
@@ -206,8 +216,18 @@ def read_answers(paths: str | Path | Sequence,  # files that readers saved, .csv
                 raise ValueError(f"{name}: reader {reader!r} answered {n} of {len(key['items'])} items; complete=False accepts that")
             seen[reader] = name
         tables.append(table)
-    if not seen: raise ValueError("there are no answers in these files" if tables else "paths is empty: name at least one file of answers")
-    answers = pd.concat(tables, ignore_index=True)
+    if not tables: raise ValueError("paths is empty: name at least one file of answers")
+    if not seen: raise ValueError("there are no answers in these files")
+    return tables
+
+# %% ../../nbs/analysis/02_reader_study.ipynb #07dc0f08
+def read_answers(paths: str | Path | Sequence,  # files that readers saved, .csv or .json, one each
+                 key: str | Path,               # the key file of the study
+                 complete: bool = True,         # refuse readers who did not answer all items
+                ) -> pd.DataFrame:              # a row an answer: study, reader, item, yes, ms, kind, condition, asked, source, truth
+    "The answers of all readers, joined with the key; `truth` is the right answer."
+    key = _load_key(key)
+    answers = pd.concat(_answer_tables(paths, key, complete), ignore_index=True)
     answers = answers.assign(yes=answers.answer == "yes", ms=pd.to_numeric(answers.ms)).drop(columns="answer")
     answers = answers.join(pd.DataFrame.from_dict(key["items"], orient="index"), on="item")
     return answers.assign(truth=answers.kind == "real" if key["design"] == "real" else answers.asked == answers.condition)
@@ -229,19 +249,22 @@ def _measures(answers):
 def _score(rows, unit):
     "k, n, value and interval of some answers (`hit`); over `unit` where several readers gave them."
     k, n = int(rows.hit.sum()), len(rows)
-    if rows.reader.nunique() == 1: return dict(k=k, n=n, value=k/n, **dict(zip(("low", "high"), wilson_interval(k, n))), interval="Wilson")
     counts = rows.groupby(unit).hit.agg(["sum", "size"]).to_numpy()
-    if len(counts) < MIN_UNITS: return dict(k=k, n=n, value=k/n, low=np.nan, high=np.nan, interval=f"{len(counts)} {unit}s: too few")
-    value, low, high = bootstrap_interval((counts[:, 0], counts[:, 1]), lambda k, n: k.sum()/n.sum())
-    return dict(k=k, n=n, value=value, low=low, high=high, interval=f"bootstrap, {len(counts)} {unit}s")
+    if rows.reader.nunique() == 1: (low, high), kind = wilson_interval(k, n), "Wilson"
+    elif len(counts) < MIN_UNITS: low, high, kind = np.nan, np.nan, f"{len(counts)} {unit}s: too few"
+    else:
+        _, low, high = bootstrap_interval((counts[:, 0], counts[:, 1]), lambda k, n: k.sum()/n.sum())
+        kind = f"bootstrap, {len(counts)} {unit}s"
+    return dict(k=k, n=n, value=k/n, low=low, high=high, interval=kind)
 
-# %% ../../nbs/analysis/02_reader_study.ipynb #01a535d8
+# %% ../../nbs/analysis/02_reader_study.ipynb #ff700faf
 EVERY = dict(reader="all readers", condition="all conditions")
 
+# %% ../../nbs/analysis/02_reader_study.ipynb #01a535d8
 def score_readers(answers: pd.DataFrame,  # from `read_answers`
                   unit: str = "reader",   # what is drawn where readers are taken together: "reader" or "item"
                  ) -> pd.DataFrame:       # measure, reader, condition, k, n, value, low, high (95 %), interval (its kind)
-    "True and false positive rates (design \"condition\": recall and false positive rate of real and generated images) and accuracy."
+    "True and false positive rates and accuracy; design \"condition\": recall and false positive rate of either kind of image."
     check_choice("unit", unit, ["reader", "item"])
     answers = answers.assign(condition=answers.asked.where(answers.asked != "", answers.condition))
     table = []
@@ -253,8 +276,8 @@ def score_readers(answers: pd.DataFrame,  # from `read_answers`
 
 # %% ../../nbs/analysis/02_reader_study.ipynb #f92413a6
 def plot_readers(scores: pd.DataFrame, # from `score_readers`
-                 ax = None,            # axes to draw on; None = new ones
-                ):                     # the axes
+                 ax: plt.Axes | None = None, # None = new ones
+                ) -> plt.Axes:
     "Bars as in Fig. 7: the rates by condition and over all, with their intervals; a dot for each reader."
     scores = scores[scores.measure != "accuracy"]
     conditions, measures = list(dict.fromkeys(scores.condition)), list(dict.fromkeys(scores.measure))
@@ -262,7 +285,8 @@ def plot_readers(scores: pd.DataFrame, # from `score_readers`
     width = .8/len(measures)
     for i, measure in enumerate(measures):
         rows = scores[scores.measure == measure]
-        each, together = rows[rows.reader != EVERY["reader"]], rows[rows.reader == EVERY["reader"]].set_index("condition").loc[conditions]
+        each = rows[rows.reader != EVERY["reader"]]
+        together = rows[rows.reader == EVERY["reader"]].set_index("condition").loc[conditions]
         x = np.arange(len(conditions)) + (i - (len(measures) - 1)/2)*width
         ax.bar(x, together.value, width*.9, label=measure, alpha=.6)
         ax.vlines(x, together.low, together.high, color="black", lw=1.5)
@@ -279,8 +303,11 @@ def guessing_test(answers: pd.DataFrame, # from `read_answers`
                  ) -> pd.DataFrame:      # reader -> right, n, accuracy, low, high (Wilson), p (two-sided), p_holm
     "Exact binomial test of each reader's right answers against one half, corrected for the number of readers."
     right = (answers.yes == answers.truth).groupby(answers.reader).agg(["sum", "size"])
-    table = pd.DataFrame([dict(reader=reader, right=k, n=n, accuracy=k/n, **dict(zip(("low", "high"), wilson_interval(k, n))),
-                               p=stats.binomtest(int(k), int(n)).pvalue) for reader, k, n in right.itertuples()]).set_index("reader")
+    rows = {}
+    for reader, k, n in right.itertuples():
+        low, high = wilson_interval(k, n)
+        rows[reader] = dict(right=k, n=n, accuracy=k/n, low=low, high=high, p=stats.binomtest(int(k), int(n)).pvalue)
+    table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("reader")
     return table.assign(p_holm=adjust_p(table.p))
 
 # %% ../../nbs/analysis/02_reader_study.ipynb #66db906a
@@ -291,8 +318,8 @@ def rate_difference(answers: pd.DataFrame, # from `read_answers`
                    ) -> dict[str, float]:  # readers (how many), difference (mean of a - b), low, high (95 %), p (two-sided)
     "Paired test of two rates, a pair a reader."
     measures = _measures(answers)
-    rates = [measures[check_choice(name, value, list(measures))].groupby("reader").hit.mean() for name, value in dict(a=a, b=b).items()]
-    rates = pd.concat(rates, axis=1, keys=["a", "b"]).dropna()
+    for name, value in dict(a=a, b=b).items(): check_choice(name, value, list(measures))
+    rates = pd.concat([measures[value].groupby("reader").hit.mean() for value in (a, b)], axis=1, keys=["a", "b"]).dropna()
     if len(rates) < 2: raise ValueError(f"{len(rates)} reader(s) with both rates: a test over readers needs at least 2")
     return dict(readers=len(rates), **paired_test(rates.a, rates.b, method))
 
@@ -301,23 +328,24 @@ def _fleiss(yes, n):
     "Fleiss' kappa from the number of yes (N,) of n readers (N,)."
     return 0. if (yes == 0).all() or (yes == n).all() else float(fleiss_kappa(np.stack([yes, n - yes], 1)))
 
+def _cohen(a, b):
+    "Cohen's kappa of two readers' answers (N,)."
+    return 0. if np.ptp([a, b]) == 0 else float(cohen_kappa_score(a, b))
+
 # %% ../../nbs/analysis/02_reader_study.ipynb #ae91b8cc
 def agreement(answers: pd.DataFrame, # from `read_answers`, two readers or more
-             ) -> pd.DataFrame:      # a, b (readers), n (images), same (share of equal answers), kappa, low, high (95 %; all readers only)
+             ) -> pd.DataFrame:      # a, b (readers), n (images), same (share of equal answers), kappa, low, high (95 %, first row)
     "Fleiss' kappa of all readers (first row) and Cohen's kappa of each pair, on the images that all of them answered."
     table = answers.pivot(index="item", columns="reader", values="yes").dropna().astype(int)
-    n = table.shape[1]
+    n_items, n = table.shape
     if n < 2: raise ValueError(f"{n} reader(s): agreement needs at least 2")
-    if len(table) < 2: raise ValueError(f"{len(table)} image(s) that all {n} readers answered: agreement needs at least 2")
-    yes = table.sum(axis=1).to_numpy(), np.full(len(table), n)
-    value, low, high = bootstrap_interval(yes, _fleiss) if len(table) >= MIN_UNITS else (_fleiss(*yes), np.nan, np.nan)
-    pairs = []
-    for a, b in combinations(table, 2):
-        same = float((table[a] == table[b]).mean())
-        constant = table[[a, b]].to_numpy().std() == 0
-        pairs.append(dict(a=a, b=b, n=len(table), same=same, kappa=0. if constant else float(cohen_kappa_score(table[a], table[b]))))
-    every = dict(a=EVERY["reader"], b="", n=len(table), same=np.mean([p["same"] for p in pairs]), kappa=value, low=low, high=high)
-    return pd.DataFrame([every, *pairs])
+    if n_items < 2: raise ValueError(f"{n_items} image(s) that all {n} readers answered: agreement needs at least 2")
+    yes = table.sum(axis=1).to_numpy(), np.full(n_items, n)
+    value, low, high = bootstrap_interval(yes, _fleiss) if n_items >= MIN_UNITS else (_fleiss(*yes), np.nan, np.nan)
+    pairs = pd.DataFrame([dict(a=a, b=b, n=n_items, same=float((table[a] == table[b]).mean()), kappa=_cohen(table[a], table[b]))
+                          for a, b in combinations(table, 2)])
+    every = dict(a=EVERY["reader"], b="", n=n_items, same=pairs.same.mean(), kappa=value, low=low, high=high)
+    return pd.concat([pd.DataFrame([every]), pairs], ignore_index=True)
 
 # %% ../../nbs/analysis/02_reader_study.ipynb #df8a50b8
 def share_difference(k_a: int, n_a: int,    # first count: k of n

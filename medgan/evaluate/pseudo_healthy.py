@@ -40,6 +40,7 @@ def _blur(x, window):
     g = (g/g.sum()).to(x.device)
     return F.conv2d(F.conv2d(x, g.view(1, 1, -1, 1)), g.view(1, 1, 1, -1))
 
+# %% ../../nbs/evaluate/04_pseudo_healthy.ipynb #72ce4aab
 def _similarity_maps(a, b, window):
     "Luminance and contrast-structure at each window."
     C1, C2 = .01**2, .03**2
@@ -55,7 +56,8 @@ def ms_ssim(a: Tensor,   # images (N,1,H,W) in [0,1]
             window: int = 11,    # of the Gaussian in px
            ) -> Tensor:  # (N,), 1 = equal; NaN where the region is empty at some scale
     "Multi-scale structural similarity at as many scales as fit (Wang et al. 2003, eq. 7)."
-    if a.shape != b.shape or a.ndim != 4 or a.shape[1] != 1: raise ValueError(f"images are (N,1,H,W), two of each; got {tuple(a.shape)} and {tuple(b.shape)}")
+    if a.shape != b.shape or a.ndim != 4 or a.shape[1] != 1:
+        raise ValueError(f"images are (N,1,H,W), two of each; got {tuple(a.shape)} and {tuple(b.shape)}")
     a, b, margin = a.double(), b.double(), window//2
     region = torch.ones_like(a) if region is None else region.double()
     M, result = n_scales(*a.shape[2:], window), torch.ones(len(a), dtype=torch.double, device=a.device)
@@ -105,12 +107,13 @@ def healthiness(found: Sequence[float],  # (N,) pixels that the segmenter finds 
 def region_errors(fake: Tensor,   # (N,1,H,W) in [0,1]
                   truth: Tensor,  # (N,1,H,W) in [0,1]
                   region: Tensor, # bool (N,1,H,W): where
-                 ) -> pd.DataFrame: # N rows: mae, psnr (dB, at most 100), ssim (windows whose centre is in the region); NaN where the region is empty
+                 ) -> pd.DataFrame: # N rows: mae, psnr (dB, at most 100), ssim (windows centred in the region); NaN: empty region
     "Mean absolute error, peak signal-to-noise ratio and structural similarity inside a region of each image."
     fake, truth, region = fake.double(), truth.double(), region.double()
-    mean = lambda x, r: (x*r).sum((1, 2, 3))/r.sum((1, 2, 3))
+    def mean(x, where): return (x*where).sum((1, 2, 3))/where.sum((1, 2, 3))
     l, cs = _similarity_maps(fake, truth, 11)
-    columns = dict(mae=mean((fake - truth).abs(), region), psnr=-10*mean((fake - truth).square(), region).clamp_min(1e-10).log10(),
+    columns = dict(mae=mean((fake - truth).abs(), region),
+                   psnr=-10*mean((fake - truth).square(), region).clamp_min(1e-10).log10(),
                    ssim=mean(l*cs, region[..., 5:-5, 5:-5]))
     return pd.DataFrame({name: values.cpu().numpy() for name, values in columns.items()})
 
@@ -119,7 +122,7 @@ def detection_scores(heat: np.ndarray,    # (N,H,W), larger = more suspect
                      masks: np.ndarray,   # lesions, bool (N,H,W)
                      inside: np.ndarray,  # bool (N,H,W): pixels that are ranked
                      volumes: Sequence,   # (N,)
-                    ) -> pd.DataFrame:    # one row a volume: auroc, ap (average precision), share (of lesion pixels: what chance gets as ap)
+                    ) -> pd.DataFrame:    # one row a volume: auroc, ap (average precision), share (of lesion pixels: ap by chance)
     "How well a map finds lesion pixels; volumes without any are left out."
     rows, volumes = {}, np.asarray(volumes)
     for v in pd.unique(volumes):
@@ -149,23 +152,52 @@ def _frame(inside):
     ys, xs = np.flatnonzero(inside.any(1)), np.flatnonzero(inside.any(0))
     return np.array([ys[0], xs[0]], float), np.array([ys[-1] - ys[0] + 1, xs[-1] - xs[0] + 1], float)
 
+# %% ../../nbs/evaluate/04_pseudo_healthy.ipynb #4882fb50
+def _stretched(images, of_donor, of_recipient):
+    "Images of the donor's, stretched so that the donor's head fills the recipient's."
+    (corner_d, side_d), (corner_r, side_r) = _frame(of_donor), _frame(of_recipient)
+    scale = side_d/side_r
+    return [ndimage.affine_transform(x, scale, corner_d - scale*corner_r, order=1) for x in images]
+
+# %% ../../nbs/evaluate/04_pseudo_healthy.ipynb #329be26b
 def _set_in(donor, lesion, recipient, softness):
     "One transplant: the picture in [0,1] and the mask, or None where the lesion does not fit."
     of_donor, of_recipient = foreground(donor[None])[0], foreground(recipient[None])[0]
     if not of_donor.any() or not of_recipient.any(): return None
-    (corner_d, side_d), (corner_r, side_r) = _frame(of_donor), _frame(of_recipient)
-    scale = side_d/side_r
-    moved = lambda x: ndimage.affine_transform(x, scale, corner_d - scale*corner_r, order=1)
-    mask = moved(lesion.astype(float))
+    mask, value = _stretched((lesion.astype(float), donor), of_donor, of_recipient)
     if not mask.any() or (mask*of_recipient).sum() < .9*mask.sum(): return None
     ring, site = ndimage.binary_dilation(lesion, iterations=3) & ~lesion & of_donor, (mask > .5) & of_recipient
     if not ring.any() or not site.any(): return None
     around, under = np.median(donor[ring]), np.median(recipient[site])
     if not .4 <= under/max(around, 1e-6) <= 2.5: return None
-    value = moved(donor)*under/around
     alpha = ndimage.gaussian_filter(mask, softness)*of_recipient
     alpha = np.maximum(alpha, site*alpha**.5)
-    return (recipient*(1 - alpha) + value*alpha).clip(0, 1), site
+    return (recipient*(1 - alpha) + value*under/around*alpha).clip(0, 1), site
+
+# %% ../../nbs/evaluate/04_pseudo_healthy.ipynb #f26c31c7
+def _donor_pairs(pathological, healthy, least, n, seed):
+    "n random rows (donor, recipient); without those of one subject or of different levels."
+    donors = np.flatnonzero(pathological.masks[pathological.rows].mean((1, 2)) >= least)
+    if not len(donors): raise DataError(f"{pathological.name}: no lesion covers {least:g} of the frame")
+    rng = np.random.default_rng(seed)
+    for _ in range(n):
+        d, r = int(rng.choice(donors)), int(rng.integers(len(healthy)))
+        donor, recipient = pathological.table.iloc[d], healthy.table.iloc[r]
+        if donor.group == recipient.group or abs(donor.get("level", 0) - recipient.get("level", 0)) > .1: continue
+        yield d, r
+
+# %% ../../nbs/evaluate/04_pseudo_healthy.ipynb #d219d96f
+def _transplanted(pathological, healthy, made):
+    "Transplants (donor's row, recipient's row, picture, mask) as a data set, with the recipients as they were."
+    d, r, pictures, masks = zip(*made)
+    images, masks = np.rint(255*np.stack(pictures)).astype(np.uint8)[..., None], np.stack(masks)
+    donors, recipients = pathological.table.iloc[list(d)], healthy.table.iloc[list(r)]
+    table = pd.DataFrame(dict(id=[f"t{i:04d}" for i in range(len(made))], dx=SLICE_CLASSES[1],
+                              group=recipients.group.to_numpy(), source=healthy.name, donor=donors.id.to_numpy(),
+                              recipient=recipients.id.to_numpy(), label=1))
+    fingerprint = sha256(images.tobytes() + masks.tobytes()).hexdigest()[:16]
+    data = ImageData(f"{healthy.name}, transplants", images, masks, table, SLICE_CLASSES, fingerprint)
+    return data, np.array(healthy.images[healthy.rows[list(r)]])
 
 # %% ../../nbs/evaluate/04_pseudo_healthy.ipynb #e8ee45cf
 def transplant(pathological: ImageData, # donors, with masks
@@ -174,25 +206,14 @@ def transplant(pathological: ImageData, # donors, with masks
                least: float = .003,     # smallest lesion, as a share of the frame
                softness: float = .7,    # of the edge: sd of a Gaussian in px
                seed: int = 0,           # which lesion goes where
-              ) -> tuple[ImageData, np.ndarray]: # slices with lesion (their table: donor, recipient), and the recipients as they were, uint8 (n,H,W,1)
+              ) -> tuple[ImageData, np.ndarray]: # slices with lesion (table: donor, recipient); the recipients before, uint8 (n,H,W,1)
     "Lesions set into lesion-free slices of other subjects, so that the healthy slice is known."
     if pathological.masks is None: raise DataError(f"{pathological.name} has no masks: nothing can be transplanted")
-    rng, images, masks, truth, rows = np.random.default_rng(seed), [], [], [], []
-    donors = np.flatnonzero(pathological.masks[pathological.rows].mean((1, 2)) >= least)
-    if not len(donors): raise DataError(f"{pathological.name}: no lesion covers {least:g} of the frame")
-    for _ in range(100*n):
-        if len(rows) == n: break
-        d, r = int(rng.choice(donors)), int(rng.integers(len(healthy)))
-        donor, recipient = pathological.table.iloc[d], healthy.table.iloc[r]
-        if donor.group == recipient.group or abs(donor.get("level", 0) - recipient.get("level", 0)) > .1: continue
+    made = []
+    for d, r in _donor_pairs(pathological, healthy, least, 100*n, seed):
         i, k = pathological.rows[d], healthy.rows[r]
-        made = _set_in(pathological.images[i][..., 0]/255, pathological.masks[i], healthy.images[k][..., 0]/255, softness)
-        if made is None or made[1].mean() < least: continue
-        images.append(np.rint(255*made[0]).astype(np.uint8))
-        masks.append(made[1])
-        truth.append(healthy.images[k])
-        rows.append(dict(id=f"t{len(rows):04d}", dx=SLICE_CLASSES[1], group=recipient.group, source=healthy.name, donor=donor.id, recipient=recipient.id))
-    if len(rows) < n: raise DataError(f"only {len(rows)} of {n} transplants could be made in {100*n} attempts: too few subjects, or lesions that do not fit")
-    images, masks, table = np.stack(images)[..., None], np.stack(masks), pd.DataFrame(rows).assign(label=1)
-    fingerprint = sha256(images.tobytes() + masks.tobytes()).hexdigest()[:16]
-    return ImageData(f"{healthy.name}, transplants", images, masks, table, SLICE_CLASSES, fingerprint), np.stack(truth)
+        one = _set_in(pathological.images[i][..., 0]/255, pathological.masks[i], healthy.images[k][..., 0]/255, softness)
+        if one is not None and one[1].mean() >= least: made.append((d, r, *one))
+        if len(made) == n: return _transplanted(pathological, healthy, made)
+    raise DataError(f"only {len(made)} of {n} transplants could be made in {100*n} attempts: "
+                    "too few subjects, or lesions that do not fit")

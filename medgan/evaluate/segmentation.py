@@ -17,9 +17,10 @@ from torch import Tensor, nn
 
 from ..core.checks import check_choice, check_number
 from ..data.images import ImageData
+from .classifiers import image_batches
 from ..networks.augmentation import random_turns
+from ..networks.layers import in_batches
 from ..networks.losses import dice_loss
-from ..networks.unet import SegmentationUNet, _check_images
 from ..training.loop import Trainer, evaluating
 from ..training.selection import keep_best
 
@@ -31,36 +32,51 @@ def _bool_masks(name, masks):
     return masks
 
 # %% ../../nbs/evaluate/03_segmentation.ipynb #32e1e3bc
-def dice_score(predicted,       # masks, bool (N,H,W); numpy or torch
-               truth,           # masks, bool (N,H,W)
-              ) -> np.ndarray:  # (N,), 0..1; 1 where both are empty
+def dice_score(predicted: np.ndarray | Tensor, # masks, bool (N,H,W)
+               truth: np.ndarray | Tensor,     # masks, bool (N,H,W)
+              ) -> np.ndarray:                 # (N,), 0..1; 1 where both are empty
     "Dice coefficient of each image (Dice 1945): twice the overlap by the sum of the areas."
     predicted, truth = _bool_masks("predicted", predicted), _bool_masks("truth", truth)
-    if predicted.shape != truth.shape: raise ValueError(f"predicted has shape {predicted.shape}, truth {truth.shape}: must be equal")
+    if predicted.shape != truth.shape:
+        raise ValueError(f"predicted has shape {predicted.shape}, truth {truth.shape}: must be equal")
     both, areas = (predicted & truth).sum((1, 2)), predicted.sum((1, 2)) + truth.sum((1, 2))
     return np.where(areas == 0, 1., 2*both/np.maximum(areas, 1))
 
+# %% ../../nbs/evaluate/03_segmentation.ipynb #763968ae
+def _above(net, x, first, threshold):
+    "Masks of one batch, bool (B,H,W); the batch begins with image number `first`."
+    p = net(x)[:, 0].sigmoid()
+    for what, values in dict(image=x, prediction=p).items():
+        if (bad := ~values.isfinite().flatten(1).all(1)).any():
+            raise ValueError(f"the {what} {first + int(bad.int().argmax())} holds NaN or infinite values")
+    return (p > threshold).cpu().numpy()
+
 # %% ../../nbs/evaluate/03_segmentation.ipynb #161f289b
 def predict_masks(net: nn.Module,        # images to logits (B,1,H,W)
-                  data,                  # `ImageData`, or images (N,C,H,W) as the net was trained on: [-1,1], brain [0,1]
-                  batch_size: int = 64,  # at a time
+                  data: ImageData | Tensor, # a set, or images (N,C,H,W) as the net was trained on: [-1,1], brain [0,1]
+                  batch_size: int = 64,  # images at a time
                   threshold: float = .5, # of the probability, 0..1
                  ) -> np.ndarray:        # bool (N,H,W)
     "Where the probability is above the threshold, in evaluation mode; the net's mode is put back."
     check_number("batch_size", batch_size, 1, whole=True)
     check_number("threshold", threshold, 0, 1)
     if not len(data): raise ValueError("no images")
+    masks, n_seen = [], 0
     with evaluating(net) as device:
-        read = (lambda r: data[r].to(device)) if isinstance(data, Tensor) else (lambda r: data.read(r, device)["image"])
-        return np.concatenate([_above(net, read(rows), rows[0], threshold) for rows in np.array_split(np.arange(len(data)), -(-len(data)//batch_size))])
+        for x in image_batches(data, batch_size, device):
+            masks.append(_above(net, x, n_seen, threshold))
+            n_seen += len(x)
+    return np.concatenate(masks)
 
-# %% ../../nbs/evaluate/03_segmentation.ipynb #763968ae
-def _above(net, x, first, threshold):
-    "Masks of one batch, bool (B,H,W); the batch begins with image number `first`."
-    p = net(x)[:, 0].sigmoid()
-    for what, values in (("image", x), ("prediction", p)):
-        if (bad := ~values.isfinite().flatten(1).all(1)).any(): raise ValueError(f"the {what} {first + int(bad.int().argmax())} holds NaN or infinite values")
-    return (p > threshold).cpu().numpy()
+# %% ../../nbs/evaluate/03_segmentation.ipynb #fcde5159
+def _check_parts(net, train, val):
+    "`ValueError` for parts without masks or images, that share images, or that the net does not take."
+    for part, data in dict(train=train, val=val).items():
+        if not len(data): raise ValueError(f"{part}: no images")
+        if data.masks is None: raise ValueError(f"{part}: {data.name} has no masks; a segmenter needs them")
+        in_batches(net, data.read(np.arange(1))["image"])           # the net says what it does not take
+    if shared := set(train.table.id) & set(val.table.id):
+        raise ValueError(f"{len(shared)} images are in the training and in the validation part")
 
 # %% ../../nbs/evaluate/03_segmentation.ipynb #0628ba18
 def fit_segmenter(net: nn.Module,        # images to logits (B,1,H,W); receives the best weights
@@ -81,19 +97,10 @@ def fit_segmenter(net: nn.Module,        # images to logits (B,1,H,W); receives 
     check_number("lr", lr, 0, 1, above=True)
     check_choice("precision", precision, ("no", "bf16"))
     _check_parts(net, train, val)
-    config = dict(net=str(net), train=train.fingerprint, val=val.fingerprint, epochs=epochs, patience=patience, lr=lr, batch_size=batch_size,
-                  seed=seed, augment=augment.__name__, precision=precision)
+    config = dict(net=str(net), train=train.fingerprint, val=val.fingerprint, epochs=epochs, patience=patience, lr=lr,
+                  batch_size=batch_size, seed=seed, augment=augment.__name__, precision=precision)
     rows = _segmenter_epochs(net, train, val, lr, batch_size, seed, augment, precision)
     return keep_best(net, rows, "val_dice", epochs, patience, progress, keep_in, config)
-
-# %% ../../nbs/evaluate/03_segmentation.ipynb #fcde5159
-def _check_parts(net, train, val):
-    "`ValueError` for parts without masks or images, that share images, or that the net does not take."
-    for part, data in (("train", train), ("val", val)):
-        if not len(data): raise ValueError(f"{part}: no images")
-        if data.masks is None: raise ValueError(f"{part}: {data.name} has no masks; a segmenter needs them")
-        if isinstance(net, SegmentationUNet): _check_images(data.read(np.arange(1))["image"], net)
-    if shared := set(train.table.id) & set(val.table.id): raise ValueError(f"{len(shared)} images are in the training and in the validation part")
 
 # %% ../../nbs/evaluate/03_segmentation.ipynb #475651b8
 def _segmenter_epochs(net, train, val, lr, batch_size, seed, augment, precision):

@@ -20,7 +20,8 @@ def pair(n, m, dim, dtype, seed=0):
     x[:20] = y[:20]
     return x, y
 
-SHAPES = pytest.mark.parametrize("n,m,dim,dtype", [(400, 300, 16, "f8"), (1500, 2100, 32, "f8"), (1200, 800, 64, "f4"), (300, 300, 192, "f4")])
+SHAPES = pytest.mark.parametrize("n,m,dim,dtype", [
+    (400, 300, 16, "f8"), (1500, 2100, 32, "f8"), (1200, 800, 64, "f4"), (300, 300, 192, "f4")])
 
 @SHAPES
 def test_equals_torch_fidelity(n, m, dim, dtype):
@@ -29,26 +30,28 @@ def test_equals_torch_fidelity(n, m, dim, dtype):
     a, b = torch.from_numpy(x), torch.from_numpy(y)
     theirs = prc_features_to_metric(a, b, verbose=False)
     ours = prdc(x, y)
-    assert round(ours["precision"]*n) == round(theirs["precision"]*n) and abs(ours["precision"] - theirs["precision"]) < 1e-7
-    assert round(ours["recall"]*m) == round(theirs["recall"]*m) and abs(ours["recall"] - theirs["recall"]) < 1e-7
-    expected = fid_statistics_to_metric(fid_features_to_statistics(a), fid_features_to_statistics(b), False)["frechet_inception_distance"]
-    assert fid(x, y) == pytest.approx(expected, rel=1e-6)
+    for name, counted in dict(precision=n, recall=m).items():
+        assert round(ours[name]*counted) == round(theirs[name]*counted) and abs(ours[name] - theirs[name]) < 1e-7
+    expected = fid_statistics_to_metric(fid_features_to_statistics(a), fid_features_to_statistics(b), False)
+    assert fid(x, y) == pytest.approx(expected["frechet_inception_distance"], rel=1e-6)
     l = min(n, m)                                                # torch-fidelity's KID wants equally many
-    expected = kid_features_to_metric(a[:l].double(), b[:l].double(), kid_subsets=1, kid_subset_size=l, verbose=False)
-    assert kid(x[:l].astype("f8"), y[:l].astype("f8")) == pytest.approx(expected["kernel_inception_distance_mean"], rel=1e-6)
-    assert kid(x[:l], y[:l]) == pytest.approx(expected["kernel_inception_distance_mean"], rel=1e-5)      # in single precision
+    theirs = kid_features_to_metric(a[:l].double(), b[:l].double(), kid_subsets=1, kid_subset_size=l, verbose=False)
+    expected = theirs["kernel_inception_distance_mean"]
+    assert kid(x[:l].astype("f8"), y[:l].astype("f8")) == pytest.approx(expected, rel=1e-6)
+    assert kid(x[:l], y[:l]) == pytest.approx(expected, rel=1e-5)                                       # in single precision
 
 @SHAPES
 def test_equals_prdc(n, m, dim, dtype):
     "Catches `<=` for `<`, a division by the wrong n or k, and the order of prdc's arguments: it takes the real ones first."
     x, y = pair(n, m, dim, "f8")
     theirs, ours = compute_prdc(real_features=y, fake_features=x, nearest_k=5), prdc(x, y)
-    assert ours["density"] == pytest.approx(theirs["density"], abs=1e-12) and ours["coverage"] == pytest.approx(theirs["coverage"], abs=1e-12)
+    for name in ("density", "coverage"): assert ours[name] == pytest.approx(theirs[name], abs=1e-12)
 
 def test_kid_is_the_mean_over_subsets():
     "Catches an estimate that is not torch-fidelity's usual one on average (100 subsets)."
     x, y = pair(2000, 2000, 8, "f8")
-    theirs = kid_features_to_metric(torch.from_numpy(x), torch.from_numpy(y), kid_subsets=100, kid_subset_size=500, verbose=False)
+    pair_of_tensors = torch.from_numpy(x), torch.from_numpy(y)
+    theirs = kid_features_to_metric(*pair_of_tensors, kid_subsets=100, kid_subset_size=500, verbose=False)
     error = theirs["kernel_inception_distance_std"]/np.sqrt(100)*3
     assert abs(kid(x, y) - theirs["kernel_inception_distance_mean"]) < error
 
@@ -89,7 +92,8 @@ def test_evaluate(phantoms, tmp_path, monkeypatch):
     assert table.equals(run())
     assert set(table.features) == {"HAM10000 CNN"}
     everything = table.loc["all"]
-    assert (everything.n_generated == min(len(phantoms["generated"]), len(phantoms["held_out"]))).all() and (everything.n_real == len(phantoms["real"])).all()
+    assert (everything.n_generated == min(len(phantoms["generated"]), len(phantoms["held_out"]))).all()
+    assert (everything.n_real == len(phantoms["real"])).all()
     assert everything.ceiling["fid"] > everything.floor["fid"] and everything.ceiling["precision"] < .2
     measured = [c for c in phantoms["real"].classes if ("kid" in table.loc[c].index)]
     by_class = table.xs("kid", level="metric").value
@@ -100,7 +104,7 @@ class Blend(torch.nn.Module):
     def __init__(self):
         super().__init__()
         self.scale = torch.nn.Parameter(torch.tensor(.3))
-    def forward(self, z, c): return (torch.tanh(self.scale*z[:, :1] - c[:, None]/4)[:, :, None, None]).expand(-1, 3, 32, 32)
+    def forward(self, z, c): return torch.tanh(self.scale*z[:, :1] - c[:, None]/4)[:, :, None, None].expand(-1, 3, 32, 32)
 
 def test_evaluate_generator(phantoms, tmp_path, monkeypatch):
     "Catches a generator left in evaluation mode, labels that do not reach it, a path length that is missing or depends on the run."
@@ -111,9 +115,21 @@ def test_evaluate_generator(phantoms, tmp_path, monkeypatch):
     assert net.training and len(data) == len(phantoms["real"]) and data.labels.tolist() == phantoms["real"].labels.tolist()
     means = [data.read(np.flatnonzero(data.labels == k))["image"].mean() for k in (0, 6)]
     assert means[0] > means[1]
-    table = evaluate(generated, phantoms["real"], phantoms["held_out"], n_splits=2, n_path=100, per_class=False)
-    assert table.loc[("all", "ppl"), "low"] < table.loc[("all", "ppl"), "value"] < table.loc[("all", "ppl"), "high"]
-    assert table.equals(evaluate(generated, phantoms["real"], phantoms["held_out"], n_splits=2, n_path=100, per_class=False))
+    def run(): return evaluate(generated, phantoms["real"], phantoms["held_out"], n_splits=2, n_path=100, per_class=False)
+    table = run()
+    ppl = table.loc[("all", "ppl")]
+    assert ppl.low < ppl.value < ppl.high and table.equals(run())
+
+def test_drawn_in_batches():
+    "Catches an image that depends on how many are drawn at a time, a label that goes to another latent, and noise that is not fixed."
+    net = Blend()
+    generated = Generated(net, 5, labels=list(range(7)), n=7, seed=3)
+    z = generated.latents()
+    assert torch.equal(z, generated.latents()) and not torch.equal(z, Generated(net, 5, n=7).latents())
+    images = generated.draw(z, generated.labels)
+    with torch.no_grad(): assert torch.allclose(images, net(z, torch.arange(7)))
+    assert torch.allclose(images, generated.draw(z, generated.labels, batch_size=2))
+    with pytest.raises(MetricError, match="n=6, but there are 7 labels"): Generated(net, 5, labels=list(range(7)), n=6).data()
 
 def folder_with(tmp_path, *names):
     "A folder with these files; images are grey squares."
@@ -145,11 +161,13 @@ def test_bad_input(name, phantoms, tmp_path):
 
 def test_bad_extractor_and_parts(phantoms):
     "Catches an unknown extractor that falls back to another one, and a floor made of the very images it is to judge."
-    with pytest.raises(ExtractorError, match="extractor='retina'"): evaluate(phantoms["generated"], phantoms["real"], phantoms["held_out"], "retina")
-    with pytest.raises(MetricError, match="in the real and in the held-out part"): evaluate(phantoms["generated"], phantoms["real"], phantoms["real"])
+    generated, real = phantoms["generated"], phantoms["real"]
+    with pytest.raises(ExtractorError, match="extractor='retina'"): evaluate(generated, real, phantoms["held_out"], "retina")
+    with pytest.raises(MetricError, match="in the real and in the held-out part"): evaluate(generated, real, real)
 
 @pytest.mark.parametrize("x,message", [
-    (np.zeros((30, 4)), "4 \\(generated\\) and 3 \\(real\\)"), (np.full((30, 3), np.nan), "NaN"), (np.zeros((5, 3)), "5 images, this metric needs at least"),
+    (np.zeros((30, 4)), "4 \\(generated\\) and 3 \\(real\\)"), (np.full((30, 3), np.nan), "NaN"),
+    (np.zeros((5, 3)), "5 images, this metric needs at least"),
     (np.zeros(30), "floats \\(N,dim\\)"), (np.zeros((30, 3), int), "floats \\(N,dim\\)")])
 def test_bad_features(x, message):
     with pytest.raises(MetricError, match=message): compare_features(x, np.random.default_rng(0).normal(size=(30, 3)))

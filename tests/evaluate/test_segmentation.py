@@ -1,4 +1,4 @@
-"Dice and its loss on cases with known answers; a segmenter that is trained the same twice, keeps its best epoch and refuses bad data."
+"Dice and its loss on known answers; a segmenter that is trained the same twice, keeps its best epoch and refuses bad data."
 import inspect
 
 import numpy as np
@@ -8,12 +8,12 @@ import torch
 from torch import nn
 
 import medgan.evaluate.segmentation as segmentation
+from medgan.core.checks import ParameterError
 from medgan.data.images import ImageData, load_data
 from medgan.evaluate.segmentation import dice_score, fit_segmenter, predict_masks
 from medgan.networks.augmentation import random_turns
 from medgan.networks.losses import dice_loss
 from medgan.networks.unet import SegmentationUNet
-from medgan.core.checks import ParameterError
 from medgan.training.checkpoints import CheckpointError, same_state
 from medgan.training.loop import NonFiniteLoss, set_seed
 
@@ -45,7 +45,8 @@ def test_shapes(channels, size, depth):
     assert logits.shape == (2, 1, *size) and logits.dtype == torch.float32
 
 @pytest.mark.parametrize("shape, message", [
-    ((2, 1, 16, 16), r"shape \(2, 1, 16, 16\); the net takes \(B,3,H,W\)"), ((3, 16, 16), "the net takes"), ((2, 3, 16, 18), "16 x 18 px; both sides must be divisible by 4"),
+    ((2, 1, 16, 16), r"shape \(2, 1, 16, 16\); the net takes \(B,3,H,W\)"), ((3, 16, 16), "the net takes"),
+    ((2, 3, 16, 18), "16 x 18 px; both sides must be divisible by 4"),
     ((2, 3, 10, 16), "the net halves them 2 times")])
 def test_images_it_does_not_take(shape, message):
     "Catches torch's error from somewhere inside."
@@ -85,8 +86,10 @@ def test_dice_of_large_masks():
     assert dice_score(full, half).item() == pytest.approx(2/3) and dice_score(full, full).item() == 1
 
 @pytest.mark.parametrize("predicted, truth, message", [
-    (np.zeros((2, 4, 4)), np.zeros((2, 4, 4), bool), "predicted: masks are bool"), (np.zeros((2, 4, 4), bool), np.zeros((2, 4, 4), np.uint8), "truth: masks are bool"),
-    (np.zeros((2, 1, 4, 4), bool), np.zeros((2, 4, 4), bool), r"\(N,H,W\), got bool \(2, 1, 4, 4\)"), (np.zeros((1, 4, 4), bool), np.zeros((2, 4, 4), bool), "must be equal")])
+    (np.zeros((2, 4, 4)), np.zeros((2, 4, 4), bool), "predicted: masks are bool"),
+    (np.zeros((2, 4, 4), bool), np.zeros((2, 4, 4), np.uint8), "truth: masks are bool"),
+    (np.zeros((2, 1, 4, 4), bool), np.zeros((2, 4, 4), bool), r"\(N,H,W\), got bool \(2, 1, 4, 4\)"),
+    (np.zeros((1, 4, 4), bool), np.zeros((2, 4, 4), bool), "must be equal")])
 def test_dice_refuses(predicted, truth, message):
     "Catches probabilities, masks of 0 and 255, and one mask that is broadcast over all."
     with pytest.raises(ValueError, match=message): dice_score(predicted, truth)
@@ -95,8 +98,8 @@ def test_loss_by_hand():
     "Catches squares below, a smoothing that is only above, and a loss over the batch instead of each image."
     logits, mask = torch.randn(3, 1, 4, 5, generator=torch.Generator().manual_seed(0)), torch.zeros(3, 1, 4, 5, dtype=torch.bool)
     mask[0, 0, :2] = mask[1, 0, 1, 1] = True
-    p = logits.sigmoid().numpy()
-    by_hand = np.mean([1 - (2*p[i][mask[i].numpy()].sum() + .5)/(p[i].sum() + mask[i].sum().item() + .5) for i in range(3)])
+    p, m = logits.sigmoid().numpy(), mask.numpy()
+    by_hand = np.mean([1 - (2*p[i][m[i]].sum() + .5)/(p[i].sum() + m[i].sum() + .5) for i in range(3)])
     assert dice_loss(logits, mask, smooth=.5).item() == pytest.approx(by_hand, abs=1e-5)
     assert dice_loss(logits, mask.float(), smooth=.5).item() == dice_loss(logits, mask, smooth=.5).item()
 
@@ -115,7 +118,8 @@ def test_turns_move_all_alike():
     assert torch.equal(image.flatten(2).sort(2)[0], x.flatten(2).sort(2)[0]) and not torch.equal(image, x)
     assert len({tuple(i.flatten().tolist()) for i in random_turns(x[:1].expand(100, -1, -1, -1))[0]}) == 8
 
-@pytest.mark.parametrize("tensors", [(torch.zeros(2, 3, 4, 6),), (torch.zeros(2, 3, 4, 4), torch.zeros(3, 1, 4, 4)), (torch.zeros(2, 4, 4),)])
+@pytest.mark.parametrize("tensors", [
+    (torch.zeros(2, 3, 4, 6),), (torch.zeros(2, 3, 4, 4), torch.zeros(3, 1, 4, 4)), (torch.zeros(2, 4, 4),)])
 def test_turns_refuse(tensors):
     "Catches a rectangle that is turned into another shape for some images only."
     with pytest.raises(ValueError, match="must be squares"): random_turns(*tensors)
@@ -123,7 +127,7 @@ def test_turns_refuse(tensors):
 # ---- training
 
 def test_learns_where():
-    "Catches a mask that is not moved with its image in training: the rectangle is always left above, and must be found wherever it is turned to."
+    "Catches a mask that is not moved with its image: the rectangle, always left above, must be found wherever it is turned to."
     train, val = toy(0, 48), toy(1)
     net = unet()
     history = fit_segmenter(net, train, val, epochs=8, lr=1e-2, batch_size=8, progress="")
@@ -187,17 +191,17 @@ def test_bf16():
 
 def test_keep_in(tmp_path):
     "Catches a net that is trained again, read without its batch norms, or read for another training."
-    path = str(tmp_path/"new"/"net.safetensors")
+    path = tmp_path/"new"/"net.safetensors"
+    def fit(net, train=0, **changes): return fit_segmenter(net, toy(train), toy(1), **QUICK | changes, keep_in=str(path))
     a, b = unet(0), unet(1)
-    first = fit_segmenter(a, toy(0), toy(1), **QUICK, keep_in=path)
-    before = (tmp_path/"new"/"net.safetensors").stat().st_mtime_ns
-    second = fit_segmenter(b, toy(0), toy(1), **QUICK, keep_in=path)
-    assert same_state(a.state_dict(), b.state_dict()) and first.equals(second) and (tmp_path/"new"/"net.safetensors").stat().st_mtime_ns == before
+    first = fit(a)
+    before = path.stat().st_mtime_ns
+    assert fit(b).equals(first) and same_state(a.state_dict(), b.state_dict()) and path.stat().st_mtime_ns == before
     np.testing.assert_array_equal(predict_masks(a, toy(1)), predict_masks(b, toy(1)))
-    for changes, message in ((dict(lr=1e-4), "lr was 0.001, is 0.0001"), (dict(seed=1), "seed was 0, is 1"), (dict(batch_size=4), "batch_size was 8, is 4")):
-        with pytest.raises(CheckpointError, match=message): fit_segmenter(b, toy(0), toy(1), **QUICK | changes, keep_in=path)
-    with pytest.raises(CheckpointError, match="train was 'toy-0', is 'toy-2'"): fit_segmenter(b, toy(2), toy(1), **QUICK, keep_in=path)
-    with pytest.raises(CheckpointError, match="net was"): fit_segmenter(unet(width=8), toy(0), toy(1), **QUICK, keep_in=path)
+    for changes, message in ((dict(lr=1e-4), "lr was 0.001, is 0.0001"), (dict(seed=1), "seed was 0, is 1"),
+                             (dict(batch_size=4), "batch_size was 8, is 4"), (dict(train=2), "train was 'toy-0', is 'toy-2'")):
+        with pytest.raises(CheckpointError, match=message): fit(b, **changes)
+    with pytest.raises(CheckpointError, match="net was"): fit(unet(width=8))
 
 # ---- refused
 
@@ -215,10 +219,13 @@ def test_bad_parts(train, val, message):
     with pytest.raises(ValueError, match=message): fit_segmenter(net, train, val, **QUICK)
     assert same_state(before, net.state_dict())
 
-@pytest.mark.parametrize("name, value", [("epochs", 0), ("epochs", 1.5), ("patience", 0), ("batch_size", 0), ("batch_size", "64"), ("lr", 0), ("lr", float("nan")), ("precision", "fp16")])
+@pytest.mark.parametrize("name, value", [
+    ("epochs", 0), ("epochs", 1.5), ("patience", 0), ("batch_size", 0), ("batch_size", "64"), ("lr", 0), ("lr", float("nan")),
+    ("precision", "fp16")])
 def test_bad_values(name, value):
     "Catches a value that slips through or ends in a TypeError."
-    with pytest.raises(ParameterError, match=f"{name}={value!r}"): fit_segmenter(unet(), toy(0), toy(1), **QUICK | {name: value})
+    with pytest.raises(ParameterError, match=f"{name}={value!r}"):
+        fit_segmenter(unet(), toy(0), toy(1), **QUICK | {name: value})
 
 def test_diverged_net():
     "Catches a NaN that is trained on, and one that is predicted as an empty mask."
@@ -233,12 +240,13 @@ def test_diverged_net():
 # ---- prediction
 
 def test_predict_masks():
-    "Catches masks that depend on the batch (a net in training mode), on the kind of data, or come in another order; the mode is put back, after errors too."
+    "Catches masks that depend on the batch, on the kind of data, or come in another order; the mode is put back, after errors too."
     net, data = unet(), toy(0)
     images = data.read(np.arange(len(data)))["image"]
     masks = predict_masks(net, data)
     assert net.training and masks.dtype == bool and masks.shape == (24, 16, 16)
-    for other in (predict_masks(net, images), predict_masks(net, data, batch_size=1), predict_masks(net, images, batch_size=7)): np.testing.assert_array_equal(masks, other)
+    for other, batch_size in ((images, 64), (data, 1), (images, 7)):
+        np.testing.assert_array_equal(masks, predict_masks(net, other, batch_size=batch_size))
     np.testing.assert_array_equal(predict_masks(net, data.subset([5, 2])), masks[[5, 2]])
     with pytest.raises(ValueError): predict_masks(net, images[:, :1])
     assert net.training
