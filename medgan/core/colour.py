@@ -65,4 +65,3 @@ def fitzpatrick(ita: ArrayLike,  # degrees, any shape
 
 # %% ../../nbs/core/01_colour.ipynb #5e9923a9
 TONES = np.array([[55.5, 41.5, 28.5, 10.5, -29.5, -58], [68, 54.5, 40.5, 27.5, 9.5, -30.5]]) # degrees, (2,6): from, to; types I to VI
-_encode, _lab_planes, _TONES = linear_to_srgb, lab_to_linear, TONES

@@ -272,7 +272,7 @@ def _named(labels, classes, n, name):
     return [by_label[label] for label in labels.tolist()], tuple(classes)
 
 # %% ../../nbs/data/11_images.ipynb #75442fa6
-def _numbers(n):
+def _counted_names(n):
     "Names that sort as the images stand."
     return [f"{i:0{len(str(n - 1))}d}" for i in range(n)]
 
@@ -292,7 +292,7 @@ def as_image_data(source: Any,          # `ImageData`; uint8 (N,H,W[,C]); float 
     if isinstance(source, (str, os.PathLike)): images, ids = _folder_pixels(Path(source).expanduser(), size, name)
     elif isinstance(source, (np.ndarray, torch.Tensor)):
         images = _pixels(source, name)
-        ids = _numbers(len(images))
+        ids = _counted_names(len(images))
     else: raise DataError(f"{name}: images come as ImageData, tensor, array or folder, got {type(source).__name__}")
     _check_side(images.shape[1], size, name)
     dx, known = _named(labels, classes, len(ids), name)

@@ -17,7 +17,7 @@ from .registry import DataError
 # %% ../../nbs/data/09_splits.ipynb #6d0e0005
 PARTS = dict(train=.7, val=.15, test=.15)
 
-def _check_parts(rows, parts): # rows: group and label of each image
+def _check_shares(rows, parts): # rows: group and label of each image
     "Shares that leave no image over, and enough groups of each class."
     if not (abs(sum(parts.values()) - 1) <= 1e-6 and all(share > 0 for share in parts.values())):
         raise DataError(f"parts={parts}: shares are positive and add up to 1")
@@ -26,7 +26,7 @@ def _check_parts(rows, parts): # rows: group and label of each image
         raise DataError(f"class {label!r} has {in_groups[label]} group(s) ({(rows.label == label).sum()} images); "
                         f"a split into {', '.join(parts)} needs at least {len(parts)}")
 
-def _groups_of(rows):
+def _by_group(rows):
     "group -> label (its rarest) and n images, sorted by group."
     rarity = rows.label.map(rows.label.value_counts())
     by_rarity = rows.assign(rarity=rarity).sort_values("rarity", kind="stable")
@@ -52,10 +52,10 @@ def split_groups(groups: Sequence,   # group of each image, (N,)
                 ) -> np.ndarray:     # name of the part of each image, (N,)
     "Deal whole groups to the parts, class by class, so that the parts' class shares are alike."
     rows = pd.DataFrame(dict(group=np.asarray(groups), label=np.asarray(labels)))
-    _check_parts(rows, parts)
+    _check_shares(rows, parts)
     rng, names = np.random.default_rng(seed), list(parts)
     home: dict[Any, str] = {}
-    for _, members in _groups_of(rows).groupby("label", sort=True):
+    for _, members in _by_group(rows).groupby("label", sort=True):
         members = members.iloc[rng.permutation(len(members))]
         dealt = _dealt(members.n.to_numpy(), np.array(list(parts.values())))
         home |= {group: names[part] for group, part in zip(members.index, dealt)}

@@ -48,7 +48,9 @@ class Page:
     def __str__(self) -> str: return "\n\n".join(p if isinstance(p, str) else f"*{p.caption}*" for p in self.parts)
 
     def _ipython_display_(self) -> None:
-        from IPython.display import Image, Markdown, display  # only a notebook needs it
+        try:
+            from IPython.display import Image, Markdown, display
+        except ImportError: return print(self)                # called by hand, outside notebooks
         for p in self.parts:
             if isinstance(p, Picture): display(Image(filename=str(p.path)))
             display(Markdown(p if isinstance(p, str) else f"*{p.caption}*"))

@@ -12,7 +12,7 @@ import json
 import os
 import pickle
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -67,7 +67,7 @@ def save_checkpoint(path: Path,  # file to write
                     config: dict,# what the run is: network, data, hyperparameters (JSON)
                    ):
     "Write one safetensors file, whole or not at all."
-    tensors = {}
+    tensors: dict[str, Tensor] = {}
     tree = flatten_state(state, tensors)
     data = save(tensors, metadata=dict(format="medgan-1", state=json.dumps(tree), config=json.dumps(config)))
     write_whole(path, data)
@@ -99,7 +99,8 @@ def check_config(path,         # the checkpoint, for the message
                 ):
     "`CheckpointError` that lists what differs."
     if differing := [k for k in {**stored, **config} if stored.get(k) != config.get(k)]:
-        raise CheckpointError(f"{path} is of another run: " + "; ".join(f"{k} was {stored.get(k)!r}, is {config.get(k)!r}" for k in differing))
+        told = "; ".join(f"{k} was {stored.get(k)!r}, is {config.get(k)!r}" for k in differing)
+        raise CheckpointError(f"{path} is of another run: {told}")
 
 # %% ../../nbs/training/01_checkpoints.ipynb #b7b34b89
 def checkpoints(out_dir: Path,    # a run's folder
@@ -128,7 +129,8 @@ def load_weights(module: nn.Module,           # receives the weights
     if own != given:
         key = next(k for k in (*own, *given) if own.get(k) != given.get(k))
         n = sum(own.get(k) != given.get(k) for k in {*own, *given})
-        raise CheckpointError(f"{name} is another architecture than the checkpoint's: {n} tensors differ, the first is {key}: here {own.get(key)}, there {given.get(key)}")
+        raise CheckpointError(f"{name} is another architecture than the checkpoint's: {n} tensors differ, "
+                              f"the first is {key}: here {own.get(key)}, there {given.get(key)}")
     module.load_state_dict(weights)
 
 # %% ../../nbs/training/01_checkpoints.ipynb #1a6738d7
@@ -136,7 +138,7 @@ def weights_of(state: dict, # of a checkpoint
                *names: str, # where they lie, e.g. "modules", "G"
               ) -> dict[str, Tensor]: # a state dict
     "A module's weights in a checkpoint; `CheckpointError` where it holds none."
-    part = state
+    part: Any = state
     for name in names: part = part.get(name) if isinstance(part, dict) else None
     if not isinstance(part, dict) or not all(isinstance(value, Tensor) for value in part.values()):
         raise CheckpointError(f"the checkpoint holds no weights under {' / '.join(names)}")
@@ -170,7 +172,8 @@ def load_run(path: str | Path,  # a checkpoint, or a run folder: its newest chec
         path = checkpoints(path)[-1]
     state, stored = load_checkpoint(path)
     try: return state, check_stored(stored, model)
-    except ParameterError as error: raise CheckpointError(f"{path} is no checkpoint of a {what}: {' '.join(str(error).split()):.2000}") from None
+    except ParameterError as error:
+        raise CheckpointError(f"{path} is no checkpoint of a {what}: {' '.join(str(error).split()):.2000}") from None
 
 # %% ../../nbs/training/01_checkpoints.ipynb #e5b242a9
 def same_state(a, b) -> bool: # two nested states

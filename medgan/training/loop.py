@@ -115,8 +115,8 @@ def mean_terms(steps: list[int],               # numbers of the steps
               ) -> dict[str, float]:           # the mean of each term
     "Means over several steps; `NonFiniteLoss` with the first step that has a term which is not finite."
     names = list(scalars[0])
-    values = torch.stack([torch.stack([s[n].to(device, torch.float32) for n in names]) for s in scalars])
-    values = everywhere(values).cpu().numpy()
+    stacked = torch.stack([torch.stack([s[n].to(device, torch.float32) for n in names]) for s in scalars])
+    values = everywhere(stacked).cpu().numpy()
     if not np.isfinite(values).all():
         row = int(np.flatnonzero(~np.isfinite(values).all(axis=1))[0])
         terms = ", ".join(f"{n}={v:g}" for n, v in zip(names, values[row]))
@@ -152,7 +152,8 @@ def average_gradients(parameters: Iterable[nn.Parameter],     # those with a gra
 def summary_writer(out_dir: Path, # the run's folder
                   ):              # TensorBoard's writer
     "A writer for TensorBoard; the error says how to get it."
-    try: from torch.utils.tensorboard import SummaryWriter
+    try:
+        from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
         raise ImportError("tensorboard=True needs the package tensorboard: pip install tensorboard") from error
     return SummaryWriter(out_dir)
@@ -211,7 +212,7 @@ class RunFolder:
         "Write a grid of images."
         if not self.writes: return
         (self.path/"samples").mkdir(exist_ok=True)
-        Image.fromarray(tile(images)).save(self.path/"samples"/f"{step:08d}.jpg", quality=92)
+        Image.fromarray(tile(images)).save(self.path/"samples"/f"{step:08d}.jpg", quality=92, subsampling=0)
 
 # %% ../../nbs/training/02_loop.ipynb #d96a7a3b
 class Trainer:
@@ -267,7 +268,8 @@ class Trainer:
 
     def state_dict(self) -> dict: # a copy: going on does not change it
         "Everything that the next step depends on."
-        parts = dict(modules=self.modules, ema={k: e.average for k, e in self.ema.items()}, optimizers=self.optimizers, extra=self.extra)
+        averages = {name: e.average for name, e in self.ema.items()}
+        parts: dict[str, dict] = dict(modules=self.modules, ema=averages, optimizers=self.optimizers, extra=self.extra)
         return deepcopy(dict(step=self.step, images=self.images) | {k: {n: x.state_dict() for n, x in v.items()} for k, v in parts.items()})
 
     def load_state_dict(self, state: dict):

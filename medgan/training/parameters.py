@@ -10,7 +10,7 @@ from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import AfterValidator, Field, model_validator
 
-from ..core.checks import Config, Names, Number, ParameterError, Whole, check_out_dir, shown
+from ..core.checks import Config, Number, ParameterError, Whole, check_out_dir, shown
 from ..data import images
 
 # %% ../../nbs/training/00_parameters.ipynb #2c000a71
@@ -47,7 +47,8 @@ def given_values(config: "Config | dict | None", # a configuration, or changes t
                 ) -> dict[str, Any]:
     "What a trainer is given as a whole."
     if config is None or isinstance(config, (Config, dict)): return dict(config or {})
-    raise ParameterError(f"config={config!r:.60}: must be a configuration, a dict of parameters or None; single parameters are given by name")
+    raise ParameterError(f"config={config!r:.60}: must be a configuration, a dict of parameters or None; "
+                         "single parameters are given by name")
 
 def _listed(value) -> str:
     "Names with commas, or the value."

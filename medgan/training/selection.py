@@ -37,7 +37,8 @@ def keep_best(net: nn.Module,       # receives the weights of the best epoch
         check_config(keep_in, stored, config or {})
         load_weights(net, state["net"], type(net).__name__)
         return pd.DataFrame(state["history"])
-    history, best, best_weights, waited = [], -math.inf, None, 0
+    history: list[dict] = []
+    best, best_weights, waited = -math.inf, deepcopy(net.state_dict()), 0
     bar = progress_bar(total=epochs, desc=progress, unit="epoch", disable=not progress)
     for row in islice(rows, epochs):
         history.append(row)
@@ -56,12 +57,12 @@ def choose_checkpoint(values: Sequence[float], # a metric at each checkpoint, ol
                       tolerance: float = 0.,   # a later checkpoint is taken where it is worse than the best by less
                      ) -> int:                 # its number, from 0
     "The best checkpoint of a run (the first, of equal ones), or the last that is hardly worse."
-    values = np.asarray(values, float)
-    if not (values.ndim == 1 and len(values) and np.isfinite(values).all()):
-        raise ValueError(f"values={values.tolist()}: one finite number a checkpoint, at least one")
+    of_each = np.asarray(values, float)
+    if not (of_each.ndim == 1 and len(of_each) and np.isfinite(of_each).all()):
+        raise ValueError(f"values={of_each.tolist()}: one finite number a checkpoint, at least one")
     check_number("tolerance", tolerance, 0)
-    hardly_worse = np.flatnonzero(values - values.min() < tolerance)
-    return int(hardly_worse[-1] if len(hardly_worse) else values.argmin())
+    hardly_worse = np.flatnonzero(of_each - of_each.min() < tolerance)
+    return int(hardly_worse[-1] if len(hardly_worse) else of_each.argmin())
 
 def has_turned(values: Sequence[float], # as above, up to now
                patience: int,           # checkpoints without a better one before a run is to stop; 0 = never

@@ -7,8 +7,21 @@ import pytest
 import torch
 from pydantic import Field, ValidationError, model_validator
 
-from medgan.core.checks import (Config, Names, Number, ParameterError, Whole, allowed, check, check_choice, check_number,
-                                check_out_dir, injected_names, shown, takes)
+from medgan.core.checks import (
+    Config,
+    Names,
+    Number,
+    ParameterError,
+    Whole,
+    allowed,
+    check,
+    check_choice,
+    check_number,
+    check_out_dir,
+    injected_names,
+    shown,
+    takes,
+)
 
 NAN, INF = float("nan"), float("inf")
 
@@ -38,8 +51,9 @@ def test_number_accepted(value):
     made = check_number("n", value, 1, 100, whole=True)
     assert made == value and type(made) is int
 
-@pytest.mark.parametrize("given, said", [((-INF, INF, False), ""), ((0, INF, False), " from 0"), ((-INF, 3, False), " to 3"), ((0, 1, True), " above 0 and up to 1"),
-                                         ((0, INF, True), " above 0"), ((.5, 1e6, False), " from 0.5 to 1e+06")])
+@pytest.mark.parametrize("given, said", [((-INF, INF, False), ""), ((0, INF, False), " from 0"), ((-INF, 3, False), " to 3"),
+                                         ((0, 1, True), " above 0 and up to 1"), ((0, INF, True), " above 0"),
+                                         ((.5, 1e6, False), " from 0.5 to 1e+06")])
 def test_bounds_in_words(given, said):
     "Catches a sentence that names an infinity, or a bound as allowed that is not."
     low, high, above = given
@@ -59,7 +73,8 @@ def test_checks_create_nothing(tmp_path):
 
 def test_shown():
     "Catches a default that cannot be typed as it stands in a parameters cell."
-    assert [shown(v) for v in (2., 2.5, 1e-4, 3, True, None, "a\"b", "é", ())] == ["2", "2.5", "0.0001", "3", "True", "None", '"a\\"b"', '"é"', "()"]
+    typed = {2.: "2", 2.5: "2.5", 1e-4: "0.0001", 3: "3", None: "None", "a\"b": '"a\\"b"', "é": '"é"', (): "()"}
+    assert {value: shown(value) for value in typed} == typed and shown(True) == "True"
 
 # ---- a description
 
@@ -70,16 +85,18 @@ def test_converted_value_is_used():
         (8, int), (1., float), (.5, float), (1., float), (("nv", "mel"), tuple)]
     assert Toy(width=torch.tensor(3)).width == 3
 
-BAD = dict(size=(0, 48, "32", True, None, [32], NAN), width=(0, 513, 2.5, NAN, INF, "8", True, None, [8], 10**400), lr=(0, -1, 1.1, NAN, "1", True, None),
-           share=(-.1, 1.1, INF, "", False), p=(-.1, 2, NAN, "None", True, []), classes=("nv", 3, None, [1], {"a": 1}, ["a", None], ["a", "b", "a"], [str(i) for i in range(1001)]), mirror=(1, 0, "True", None),
-           kind=("c", "A", 1, None, ["a"]), note=(1, None, b"x", ["x"]))
+BAD = dict(size=(0, 48, "32", True, None, [32], NAN), width=(0, 513, 2.5, NAN, INF, "8", True, None, [8], 10**400),
+           lr=(0, -1, 1.1, NAN, "1", True, None), share=(-.1, 1.1, INF, "", False), p=(-.1, 2, NAN, "None", True, []),
+           classes=("nv", 3, None, [1], {"a": 1}, ["a", None], ["a", "b", "a"], [str(i) for i in range(1001)]),
+           mirror=(1, 0, "True", None), kind=("c", "A", 1, None, ["a"]), note=(1, None, b"x", ["x"]))
 
 @pytest.mark.parametrize("name, value", [(n, v) for n, values in BAD.items() for v in values], ids=lambda v: str(v)[:12])
 def test_each_is_refused_by_name(name, value):
     "Catches a value of another type, or out of bounds, that is taken or converted in silence."
     with pytest.raises(ParameterError) as caught: Toy(**{name: value})
     said = str(caught.value)
-    assert said.startswith(f"{name}=") and said.endswith(f": must be {allowed(Toy.model_fields[name])}") and "\n" not in said and len(said) < 160
+    assert said.startswith(f"{name}=") and said.endswith(f": must be {allowed(Toy.model_fields[name])}")
+    assert "\n" not in said and len(said) < 160
 
 def test_all_at_once():
     "Catches a first error that hides the others: each parameter once, in their order."
@@ -87,8 +104,8 @@ def test_all_at_once():
     parts = str(caught.value).split("; ")
     assert [part.split("=")[0] for part in parts[:len(BAD)]] == list(BAD) and parts[len(BAD)].startswith("epocs: no such parameter")
 
-@pytest.mark.parametrize("name, hint", [("widht", "do you mean width?"), ("learning_rate", "there are size, width, lr"), ("self", "there are"),
-                                        ("__init__", "there are"), ("model_config", "there are"), ("values", "there are")])
+@pytest.mark.parametrize("name, hint", [("widht", "do you mean width?"), ("learning_rate", "there are size, width, lr"),
+                                        *((name, "there are") for name in ("self", "__init__", "model_config", "values"))])
 def test_unknown_names(name, hint):
     "Catches a misspelt parameter that is taken, and one whose name collides with what a class has."
     with pytest.raises(ParameterError) as caught: Toy(**{name: 1})
@@ -100,7 +117,7 @@ def test_missing():
         width: Whole = Field(ge=1, le=8, description="channels")
         depth: Whole = Field(ge=1, le=8, description="layers")
     with pytest.raises(ParameterError) as caught: Needed()
-    assert str(caught.value) == "width: is missing; must be a whole number from 1 to 8; depth: is missing; must be a whole number from 1 to 8"
+    assert str(caught.value) == "; ".join(f"{name}: is missing; must be a whole number from 1 to 8" for name in ("width", "depth"))
 
 def test_frozen_and_changed():
     "Catches a configuration that somebody changes behind a run's back, and a change that is not checked."
@@ -115,7 +132,8 @@ def test_part():
     class Part(Config):
         width: Whole = Field(4, ge=1, le=32, description="channels")
         depth: Whole = Field(2, ge=1, le=8, description="layers")
-    assert dict(Toy(width=8).part(Part)) == dict(width=8, depth=2) and dict(Toy(width=8).part(Part, width=3, depth=5)) == dict(width=3, depth=5)
+    assert dict(Toy(width=8).part(Part)) == dict(width=8, depth=2)
+    assert dict(Toy(width=8).part(Part, width=3, depth=5)) == dict(width=3, depth=5)
     with pytest.raises(ParameterError, match="width=64: must be a whole number from 1 to 32"): Toy(width=64).part(Part)
 
 def test_rules_between_parameters():
@@ -147,11 +165,13 @@ def test_help():
     "Catches a parameter that the help does not name, or names without default, bounds or meaning."
     lines = Toy.explain().splitlines()
     assert [line.split(" = ")[0].strip() for line in lines] == list(Toy.model_fields)
-    assert lines[1].strip() == "width = 16: channels (a whole number from 1 to 512)" and lines[4].strip().startswith("p = None: probability; None = adaptive (None or a number")
+    assert lines[1].strip() == "width = 16: channels (a whole number from 1 to 512)"
+    assert lines[4].strip().startswith("p = None: probability; None = adaptive (None or a number")
     @takes(Toy)
     def train_toy(data, **parameters):
         "Train a toy."
-    assert inspect.getdoc(train_toy).startswith("Train a toy.\n\nToy:") and all(f"\n    {name} = " in train_toy.__doc__ for name in Toy.model_fields)
+    assert inspect.getdoc(train_toy).startswith("Train a toy.\n\nToy:")
+    assert all(f"\n    {name} = " in train_toy.__doc__ for name in Toy.model_fields)
 
 # ---- a notebook's cell
 
@@ -163,7 +183,8 @@ def test_cell():
     given = cell()
     del given["width"], given["note"]
     with pytest.raises(ParameterError) as caught: check(Toy, given | dict(lr=0))
-    assert [part.split(":")[0] for part in str(caught.value).split("; ") if "missing" in part or "=" in part] == ["width", "note", "lr=0"]
+    named = [part.split(":")[0] for part in str(caught.value).split("; ") if "missing" in part or "=" in part]
+    assert named == ["width", "note", "lr=0"]
 
 @pytest.mark.parametrize("cells, names", [(["import os", "x = 1"], []), (["# Parameters\nepochs = 1\nlr = .1\n"], ["epochs", "lr"]),
                                           (["# Parameters of mine\nepochs = 1"], []), (["x = 1\n# Parameters\ny = 2\n"], []),

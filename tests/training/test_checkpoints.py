@@ -9,8 +9,15 @@ from safetensors.torch import save_file
 from small_runs import contents, train
 
 from medgan.core.checks import ParameterError, check_out_dir
-from medgan.training.checkpoints import (CheckpointError, checkpoints, load_checkpoint, load_tensors, same_state,
-                                         save_checkpoint, write_whole)
+from medgan.training.checkpoints import (
+    CheckpointError,
+    checkpoints,
+    load_checkpoint,
+    load_tensors,
+    same_state,
+    save_checkpoint,
+    write_whole,
+)
 
 def test_same_state():
     "Catches a comparison that finds everything equal: it would make the tests of resumed runs pass."
@@ -33,7 +40,7 @@ def test_state_comes_back(tmp_path):
 @pytest.mark.parametrize("state", [dict(a=object()), dict(a=np.zeros(2)), dict(a={1, 2})])
 def test_state_that_cannot_be_kept(tmp_path, state):
     "Catches a checkpoint that loses a part of the state in silence, and a half-written file."
-    with pytest.raises(TypeError, match="a checkpoint holds tensors, numbers and text"): save_checkpoint(tmp_path/"checkpoint.safetensors", state, {})
+    with pytest.raises(TypeError, match="a checkpoint holds tensors, numbers and text"): save_checkpoint(tmp_path/"c", state, {})
     assert not list(tmp_path.iterdir())
 
 def test_order_of_checkpoints(tmp_path):
@@ -66,12 +73,14 @@ def test_broken_checkpoint(undisturbed, tmp_path, damage):
     assert ("no medgan checkpoint" if damage == "foreign" else "remove it to go on from the one before") in message
     assert contents(tmp_path/"run") == before and not (tmp_path/"ran").exists()
 
-HEADERS = dict(no_state=dict(config="{}"), no_config=dict(state="{}"), half_json=dict(state="{", config="{}"), list_state=dict(state="[]", config="{}"),
-               list_config=dict(state='{"dict": []}', config="[1, 2]"), text_config=dict(state='{"dict": []}', config='"x"'),
+HEADERS = dict(no_state=dict(config="{}"), no_config=dict(state="{}"), half_json=dict(state="{", config="{}"),
+               list_state=dict(state="[]", config="{}"), list_config=dict(state='{"dict": []}', config="[1, 2]"),
+               text_config=dict(state='{"dict": []}', config='"x"'),
                no_tensor=dict(state='{"dict": [["w", {"tensor": 5}]]}', config="{}"), no_pair=dict(state='{"dict": [1]}', config="{}"),
                no_key=dict(state='{"dict": [[[1], 2]]}', config="{}"), no_node=dict(state='{"module": 3}', config="{}"),
                deep_state=dict(state="["*100_000, config="{}"), deep_nodes=dict(state='{"list": ['*5000 + "]}"*5000, config="{}"),
-               deep_config=dict(state='{"dict": []}', config="["*100_000), long_number=dict(state='{"dict": []}', config='{"a": ' + "1"*5000 + "}"))
+               deep_config=dict(state='{"dict": []}', config="["*100_000),
+               long_number=dict(state='{"dict": []}', config='{"a": ' + "1"*5000 + "}"))
 
 @pytest.mark.parametrize("header", HEADERS.values(), ids=HEADERS)
 def test_header_that_makes_no_sense(tmp_path, header):

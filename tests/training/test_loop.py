@@ -50,7 +50,8 @@ def test_resume_restores_everything(tmp_path):
     (dict(batch_norm=False, gp=0.), ["batch_norm was True, is False", "gp was 10.0, is 0.0"]),
     (dict(seed=1), ["seed was 0, is 1"]),
     (dict(batch_size=4), ["batch_size was 8, is 4"]),
-    (dict(data=toy_data(1)), ["fingerprint was 'toy-0', is 'toy-1'"])], ids=["architecture", "lr", "regularisers", "seed", "batch_size", "data"])
+    (dict(data=toy_data(1)), ["fingerprint was 'toy-0', is 'toy-1'"])],
+    ids=["architecture", "lr", "regularisers", "seed", "batch_size", "data"])
 def test_resume_of_another_run(undisturbed, changes, parts):
     "Catches a run that goes on with weights, data or parameters of another one; nothing of the old run is touched."
     before = contents(undisturbed[0])
@@ -128,14 +129,15 @@ def test_batch_larger_than_data():
     with pytest.raises(ParameterError, match="batch_size=64: the training set has only 40 images"): train("", batch_size=64)
 
 def test_non_finite_loss(tmp_path):
-    "Catches a NaN that is trained on, logged or saved: the run stops before its next checkpoint and names step, term and the last good one."
+    "Catches a NaN that is trained on, logged or saved: the run stops before its next checkpoint, and names step, term and the last good."
     with pytest.raises(NonFiniteLoss, match=r"step 8: .*loss=nan.*checkpoint-00000005"): toy_run(tmp_path, 2, bad_step=8)
     assert [p.name for p in checkpoints(tmp_path)] == ["checkpoint-00000005.safetensors"]
     assert all(np.isfinite(list(r.values())).all() for r in rows(tmp_path))
 
 @pytest.mark.parametrize("option, message", [(dict(log_every=0), "log_every=0: must be a whole number from 1"),
                                              (dict(log_evry=3), "log_evry: no such parameter; do you mean log_every?"),
-                                             (dict(salt=-1), "salt=-1"), (dict(precision="fp8"), "precision='fp8': must be one of 'no', 'bf16'")])
+                                             (dict(salt=-1), "salt=-1"),
+                                             (dict(precision="fp8"), "precision='fp8': must be one of 'no', 'bf16'")])
 def test_bad_options(option, message):
     "Catches an option that is taken for another one, or found in the middle of a run."
     with pytest.raises(ParameterError) as caught: toy_trainer(**option)

@@ -98,7 +98,8 @@ def stylegan(out_dir, **options):
     "StyleGAN2 with p, path length and R1 at work; with half of it, a run to go on with."
     images = np.random.default_rng(0).integers(0, 256, (16, 16, 16, 3), np.uint8)
     data = as_image_data(images, labels=np.arange(16) % 2, classes=["a", "b"])
-    return train_stylegan2(data, out_dir=out_dir, batch_size=8, base=64, most=4, z_dim=4, w_dim=4, ada_kimg=.05, target=-1., progress="", log_every=1, **options)
+    small = dict(batch_size=8, base=64, most=4, z_dim=4, w_dim=4, ada_kimg=.05, target=-1.)
+    return train_stylegan2(data, small, out_dir, progress="", log_every=1, **options)
 
 def main(out_dir):
     torch.set_num_threads(1)
@@ -109,7 +110,8 @@ def main(out_dir):
     stylegan(out_dir + "-halved", epochs=4)
     halved = stylegan(out_dir + "-halved", epochs=9, resume=True)
     results |= {f"{name}_{net}": flat(run.modules[net]) for name, run in (("whole", whole), ("halved", halved)) for net in "GD"}
-    results |= dict(adaptive_p=whole.modules["augment"].p.item(), path=whole.extra["path"].mean.item(), w_avg=whole.modules["G"].mapping.w_avg.numpy())
+    results |= dict(adaptive_p=whole.modules["augment"].p.item(), path=whole.extra["path"].mean.item(),
+                    w_avg=whole.modules["G"].mapping.w_avg.numpy())
     np.savez(f"{out_dir}-{trainer.rank}.npz", **results)
     if trainer.world > 1: trainer.accelerator.end_training()   # gloo's threads may abort a process that just leaves
 
@@ -136,8 +138,9 @@ LAUNCHERS = {"torchrun": torchrun, "accelerate launch": accelerate_launch}
 def start(command, folder):
     "Run the script by this command; it must end well."
     (folder/"two.py").write_text(SCRIPT)
-    return subprocess.Popen([sys.executable, *command, "two.py", "run"], cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-                            env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "ACCELERATE_USE_CPU": "true"})
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "ACCELERATE_USE_CPU": "true"}
+    return subprocess.Popen([sys.executable, *command, "two.py", "run"], cwd=folder, env=environment, text=True,
+                            stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
 def results(process, folder, world):
     "What each process of the script found; its folder."

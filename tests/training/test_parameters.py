@@ -73,7 +73,8 @@ def test_loop_and_configuration_are_refused_together():
 @pytest.mark.parametrize("config", [3, "laptop", [], [("lr", 1)], CDCGANConfig])
 def test_what_is_no_configuration(config):
     "Catches the epochs of another signature taken for a configuration, with an error from deep inside."
-    with pytest.raises(ParameterError, match="config=.*must be a configuration, a dict of parameters or None"): train_cdcgan(toy_data(), config)
+    message = "config=.*must be a configuration, a dict of parameters or None"
+    with pytest.raises(ParameterError, match=message): train_cdcgan(toy_data(), config)
 
 def test_later_wins(tmp_path):
     "Catches single parameters that a configuration overrides, a default that overrides either, and a loop's option that is stored."

@@ -41,7 +41,8 @@ def test_best_epoch_is_read(tmp_path):
     assert same_state(state, dict(net=seen[1], history=history.to_dict("records"))) and stored == config
     before, untouched = contents(tmp_path), fake_epochs(other, [1.], seen)
     assert best(other, untouched).equals(history) and same_state(other.state_dict(), seen[1])
-    with pytest.raises(CheckpointError, match="net.safetensors is of another run: lr was 0.1, is 0.2"): best(nn.BatchNorm1d(2), untouched, lr=.2)
+    other_run = "net.safetensors is of another run: lr was 0.1, is 0.2"
+    with pytest.raises(CheckpointError, match=other_run): best(nn.BatchNorm1d(2), untouched, lr=.2)
     with pytest.raises(CheckpointError, match="BatchNorm1d is another architecture"): best(nn.BatchNorm1d(3), untouched)
     assert len(seen) == 3 and next(untouched)["epoch"] == 1 and contents(tmp_path) == before
     for _ in range(2):                                                       # without a config, written and read
@@ -56,7 +57,7 @@ def test_unfinished_training_is_not_kept(tmp_path):
     with pytest.raises(NonFiniteLoss): keep_best(nn.Linear(1, 1), rows(), "score", 5, 5, keep_in=str(tmp_path/"net.safetensors"))
     assert not list(tmp_path.iterdir())
 
-@pytest.mark.parametrize("name, value", [("epochs", 0), ("epochs", 1.5), ("epochs", "2"), ("patience", 0), ("patience", -1), ("patience", None)])
+@pytest.mark.parametrize("name, value", [*(("epochs", v) for v in (0, 1.5, "2")), *(("patience", v) for v in (0, -1, None))])
 def test_bad_patience(name, value):
     "Catches a training that never ends, or finds out after its first epoch."
     seen, net = [], nn.BatchNorm1d(2)
