@@ -2,6 +2,7 @@
 import os
 
 os.environ.setdefault("MPLBACKEND", "agg")
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")     # before torch: threads that wait do not keep a busy machine from its work
 
 import io
 import json
@@ -114,12 +115,12 @@ def goes_on(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="session")
 def run_notebook():
-    "Run a paper's notebook up to and with the cell that holds a text, as papermill would with these parameters; gives its names."
-    def run(notebook, injected="", until="check_parameters("):
+    "Run a paper's notebook up to and with the cell that holds a text (the check of its parameters), as papermill would; gives its names."
+    def run(notebook, injected="", until="p = check("):
         scope = {"__annotations__": {}, "In": [f"# Parameters\n{injected}\n"]}
         for cell in json.loads(notebook.read_text(encoding="utf-8"))["cells"]:
             source = "".join(cell["source"])
-            if cell["cell_type"] != "code" or source.startswith("#| default_exp") or "in_one_minute" in source: continue
+            if cell["cell_type"] != "code" or source.startswith(("#| default_exp", "headline(")): continue
             exec(compile(source, notebook.name, "exec"), scope)
             if "parameters" in cell["metadata"].get("tags", []): exec(injected, scope)
             if until in source: return scope

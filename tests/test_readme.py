@@ -1,4 +1,4 @@
-"What README says is so: links lead somewhere, the ledger is the ledger, the test command is the one that CI runs."
+"What README says is so: links lead somewhere, the test command is the one that CI runs. (Its table: tests/report/test_pages.py.)"
 import json
 import re
 import shutil
@@ -6,8 +6,6 @@ import subprocess
 from pathlib import Path
 
 import pytest
-
-from medgan.report.ledger import BEGIN, END, readme_block
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT/"README.md").read_text(encoding="utf-8")
@@ -33,12 +31,6 @@ def test_relative_links(path):
         target = (path.parent/link.partition("#")[0]).resolve()
         assert target.is_relative_to(ROOT.resolve()), f"{link} leads out of the repository"
         assert target.exists(), f"{link} is not there"
-
-def test_ledger():
-    "Catches a number in README that was typed, or a run that was stored without update_readme()."
-    assert README.count(BEGIN) == README.count(END) == 1, f"README needs the markers {BEGIN} and {END}"
-    block = README.split(BEGIN)[1].split(END)[0].strip()
-    assert block == readme_block().strip(), "run medgan.report.ledger.update_readme('README.md')"
 
 def test_commands():
     "Catches a README that tells another set-up than the one that is tested."

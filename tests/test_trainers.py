@@ -1,4 +1,4 @@
-"Every trainer runs by its defaults, says what it takes, refuses by name, and its loader refuses a stranger's file before it builds anything."
+"Every trainer runs by its defaults, says what it takes and refuses by name; its loader refuses a stranger's file before it builds."
 import inspect
 import json
 import math
@@ -14,9 +14,21 @@ from medgan.core.checks import ParameterError
 from medgan.data.crops import roi_crops
 from medgan.data.images import as_image_data, load_data
 from medgan.dermgan import DermGANConfig, MapData, load_dermgan, train_dermgan
-from medgan.models.cyclegan import CycleGANConfig, TranslationConfig, TwoDomains, train_conditional_gan, train_cyclegan
+from medgan.models.cyclegan import (
+    CycleGANConfig,
+    TranslationConfig,
+    TwoDomains,
+    train_conditional_gan,
+    train_cyclegan,
+)
 from medgan.models.stylegan2_train import StyleGAN2Config, load_stylegan2, train_stylegan2
-from medgan.pathology_factorization import FactorizationConfig, PathologyData, domains, load_factorization, train_factorization
+from medgan.pathology_factorization import (
+    FactorizationConfig,
+    PathologyData,
+    domains,
+    load_factorization,
+    train_factorization,
+)
 from medgan.training.checkpoints import CheckpointError, checkpoints, load_checkpoint, save_checkpoint
 from medgan.training.parameters import LoopConfig
 
@@ -33,7 +45,8 @@ TRAINERS = dict( # data, trainer, configuration, loader, what its loader builds 
     conditional=(two, train_conditional_gan, TranslationConfig, None, ""),
     cyclegan=(two, train_cyclegan, CycleGANConfig, None, ""),
     dermgan=(maps, train_dermgan, DermGANConfig, load_dermgan, "medgan.dermgan.build_dermgan"),
-    factorization=(brain, train_factorization, FactorizationConfig, load_factorization, "medgan.pathology_factorization.build_factorization"))
+    factorization=(brain, train_factorization, FactorizationConfig, load_factorization,
+                   "medgan.pathology_factorization.build_factorization"))
 each = pytest.mark.parametrize("name", TRAINERS)
 each_loader = pytest.mark.parametrize("name", [name for name, row in TRAINERS.items() if row[3]])
 
@@ -76,7 +89,8 @@ def test_help(name):
     "Catches a parameter that `train_x?` does not show, and a signature of its own."
     _, train, config, _, _ = TRAINERS[name]
     signature = inspect.signature(train).parameters
-    assert list(signature)[:4] == ["data", "config", "out_dir", "resume"] and [p.kind for p in signature.values()][-1] == inspect.Parameter.VAR_KEYWORD
+    assert list(signature)[:4] == ["data", "config", "out_dir", "resume"]
+    assert [p.kind for p in signature.values()][-1] == inspect.Parameter.VAR_KEYWORD
     assert all(p.default is not inspect.Parameter.empty for p in list(signature.values())[1:-1])
     assert all(re.search(rf"^    {field} = .*\(.+\)$", train.__doc__, re.M) for field in config.model_fields)
 
@@ -101,7 +115,7 @@ def no_training(monkeypatch):
 
 @each
 def test_nonsense(name, data, no_training, tmp_path, monkeypatch):
-    "Catches a value from which something is computed before it is checked, one that is checked and not used, and a folder that is left behind."
+    "Catches a value from which something is computed before it is checked, and a folder that is left behind."
     monkeypatch.chdir(tmp_path)
     _, train, config, _, _ = TRAINERS[name]
     for field in (*config.model_fields, *LoopConfig.model_fields):
@@ -121,7 +135,8 @@ def test_thirty_wrong_values(name, data, no_training):
     wrong = {field: b"wrong" for field in (*config.model_fields, *LoopConfig.model_fields)}
     wrong |= {f"unknown{i}": 0 for i in range(30 - len(wrong))}
     with pytest.raises(ParameterError) as caught: train(data(name), **wrong)
-    assert len(wrong) >= 30 and all(re.search(rf"(^|; ){field}[=:]", str(caught.value)) for field in wrong) and "\n" not in str(caught.value)
+    assert all(re.search(rf"(^|; ){field}[=:]", str(caught.value)) for field in wrong) and len(wrong) >= 30
+    assert "\n" not in str(caught.value)
 
 @each
 @pytest.mark.parametrize("given", [dict(learning_rate=1), dict(config={"learning_rate": 1})], ids=["by name", "in a dict"])
@@ -135,10 +150,11 @@ def hostile(config):
     "Configurations that nobody would train by, each from a good one."
     deep = []
     for _ in range(200): deep = [deep]
-    changes = dict(wide=dict(width=10**8, base=10**8, most=10**8, s_width=10**8), deep=dict(depth=10**8, n_blocks=10**8, n_down=10**8), latent=dict(z_dim=10**12),
-                   unknown=dict(layers=3), self_=dict(self=1, cls=2, __init__=3), line_break={"a\nb": 1}, long_name={"x"*10**6: 1}, nested=dict(seed=deep),
-                   nan=dict(lr=math.nan), infinite=dict(lr=math.inf), text=dict(seed="0"), none=dict(seed=None), boolean=dict(batch_size=True), empty=dict(precision=""),
-                   object_=dict(lr={"a": [1]}), many={f"p{i}": i for i in range(20_000)}, long_text=dict(precision="x"*10**6))
+    changes = dict(wide=dict(width=10**8, base=10**8, most=10**8, s_width=10**8), deep=dict(depth=10**8, n_blocks=10**8, n_down=10**8),
+                   latent=dict(z_dim=10**12), unknown=dict(layers=3), self_=dict(self=1, cls=2, __init__=3), line_break={"a\nb": 1},
+                   long_name={"x"*10**6: 1}, nested=dict(seed=deep), nan=dict(lr=math.nan), infinite=dict(lr=math.inf), text=dict(seed="0"),
+                   none=dict(seed=None), boolean=dict(batch_size=True), empty=dict(precision=""), object_=dict(lr={"a": [1]}),
+                   many={f"p{i}": i for i in range(20_000)}, long_text=dict(precision="x"*10**6))
     for kind, change in changes.items():
         known = {n: v for n, v in change.items() if n in config} or change
         yield kind, config | known
@@ -163,8 +179,8 @@ def test_hostile_configuration(name, trained, tmp_path, monkeypatch):
         assert time.perf_counter() - started < 1, kind
 
 @each_loader
-@pytest.mark.parametrize("state", [{}, dict(modules={}), dict(modules=[1], ema=[1]), dict(modules=dict(G=3), ema=dict(G=3)), dict(modules=dict(G=dict(w="x")), ema=dict(G=dict(w=1))),
-                                   dict(modules=dict(G={}), ema=dict(G={}))])
+@pytest.mark.parametrize("state", [{}, dict(modules={}), dict(modules=[1], ema=[1]), dict(modules=dict(G=3), ema=dict(G=3)),
+                                   dict(modules=dict(G=dict(w="x")), ema=dict(G=dict(w=1))), dict(modules=dict(G={}), ema=dict(G={}))])
 def test_file_without_weights(name, state, trained, tmp_path):
     "Catches a good configuration without the weights that it speaks of, which ends in a KeyError."
     _, stored = load_checkpoint(checkpoints(trained(name)[1])[-1])

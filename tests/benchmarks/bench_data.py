@@ -3,7 +3,8 @@
 python tests/benchmarks/bench_data.py [--data ham10000] [--data_dir ...] [--size 64] [--batch_size 64]
 
 With MEDGAN_DATA (or --data_dir) on real data, otherwise on 2,000 generated 600x450 JPEGs. Its own cache, in a temporary folder.
-Prints a table; exits 1 where a limit is passed (preparing < 60 s, opening < 1 s, reading > 10,000 and drawing phantoms > 500 images/s at 64 px).
+Prints a table; exits 1 where a limit is passed (preparing < 60 s, opening < 1 s, reading > 10,000 and drawing phantoms > 500
+images/s at 64 px).
 """
 import argparse
 import os
@@ -26,7 +27,8 @@ def generate(root, n=2000):
     for i in range(n):
         folder = root/f"class {i % 4}"
         folder.mkdir(exist_ok=True, parents=True)
-        Image.fromarray(rng.integers(0, 256, (12, 16, 3), dtype=np.uint8)).resize((600, 450), Image.Resampling.BICUBIC).save(folder/f"{i}.jpg", quality=90)
+        coarse = Image.fromarray(rng.integers(0, 256, (12, 16, 3), dtype=np.uint8))
+        coarse.resize((600, 450), Image.Resampling.BICUBIC).save(folder/f"{i}.jpg", quality=90)
 
 def timed(work):
     started = time.perf_counter()

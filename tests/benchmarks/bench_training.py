@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from medgan.cdcgan import build_cdcgan, cdcgan_step
+from medgan.cdcgan import CDCGANConfig, build_cdcgan, cdcgan_step
 from medgan.data.images import ImageData
 from medgan.training.loop import Trainer, epoch_rows, set_seed
 
@@ -32,7 +32,7 @@ def build(args, out_dir=""):
     images = np.random.default_rng(0).integers(0, 256, (n, args.size, args.size, 3), dtype=np.uint8)
     table = pd.DataFrame(dict(id=[str(i) for i in range(n)], dx=[classes[c] for c in label], label=label, group=range(n)))
     data = ImageData("bench", images, None, table, classes, "bench")
-    G, D = build_cdcgan(dict(size=args.size, classes=classes, z_dim=100, width=args.width, slope=.2, momentum=.1, batch_norm=True, spectral=True))
+    G, D = build_cdcgan(CDCGANConfig(size=args.size, classes=classes, width=args.width))
     opt_G, opt_D = (torch.optim.Adam(net.parameters(), 2e-4, betas=(.5, .999)) for net in (G, D))
     trainer = Trainer(dict(G=G, D=D), dict(G=opt_G, D=opt_D), out_dir=out_dir, progress="")
     return data, trainer, cdcgan_step(G, D, opt_G, opt_D, trainer.update)
@@ -62,7 +62,8 @@ def fit(args, keep):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    for name, default in dict(repeats=31, steps=10, size=32, width=16, batch_size=32).items(): parser.add_argument(f"--{name}", type=int, default=default)
+    for name, default in dict(repeats=31, steps=10, size=32, width=16, batch_size=32).items():
+        parser.add_argument(f"--{name}", type=int, default=default)
     args = parser.parse_args()
     ways = {"bare loop": lambda: bare(args), "Trainer.fit": lambda: fit(args, False), "Trainer.fit, all kept": lambda: fit(args, True)}
     times = {name: [] for name in ways}

@@ -1,10 +1,12 @@
 """Where the time of a training step of StyleGAN2-ADA goes, how far it is from what the machine can do, and what torch.compile changes.
 
-python tests/benchmarks/profile_stylegan2.py [--size 64] [--preset laptop] [--batch_size 16] [--threads 2] [--pipe bgc] [--precision no] [--compile] [--operators]
+python tests/benchmarks/profile_stylegan2.py [--size 64] [--preset laptop] [--batch_size 16] [--threads 2] [--pipe bgc]
+                                              [--precision no] [--compile] [--operators]
 
-Sixteen steps, so that every lazy regulariser has its share, with augmentation at p = 0.5; on the GPU where there is one. Floating-point operations are counted
-by torch, the machine's limit is what a large matrix product reaches on it at the same precision. With --compile the networks are compiled in all steps but
-those whose regulariser needs a second derivative, which torch.compile does not have. --operators adds the ten most expensive operators.
+Sixteen steps, so that every lazy regulariser has its share, with augmentation at p = 0.5; on the GPU where there is one.
+Floating-point operations are counted by torch, the machine's limit is what a large matrix product reaches on it at the same
+precision. With --compile the networks are compiled in all steps but those whose regulariser needs a second derivative, which
+torch.compile does not have. --operators adds the ten most expensive operators.
 """
 import argparse
 import contextlib
@@ -15,9 +17,17 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
-from medgan.models.stylegan2_augment import Augment
-from medgan.models.stylegan2_train import PATH_EVERY, R1_EVERY, LastTerms, build_stylegan2, lazy_adam, stylegan2_step
 from medgan.models.stylegan2 import preset
+from medgan.models.stylegan2_augment import Augment
+from medgan.models.stylegan2_train import (
+    PATH_EVERY,
+    R1_EVERY,
+    LastTerms,
+    StyleGAN2Config,
+    build_stylegan2,
+    lazy_adam,
+    stylegan2_step,
+)
 from medgan.networks.losses import PathLength
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -45,22 +55,26 @@ class Run:
     "Sixteen steps at a time; what each phase of a step took, by `measure`, a function without arguments."
     def __init__(self, args):
         self.args = args
-        config = preset(args.preset, args.size, args.batch_size) | dict(size=args.size, channels=3, classes=["a", "b"], pl_weight=2., mixing=.9, mirror=True)
+        config = StyleGAN2Config(**preset(args.preset, args.size, args.batch_size) | dict(size=args.size, classes=["a", "b"], mirror=True))
         torch.manual_seed(0)
-        self.batch_size, self.turn, self.phases, self.asked = config["batch_size"], 0, defaultdict(float), []
+        self.batch_size, self.step, self.phases, self.asked = config.batch_size, 0, defaultdict(float), []
         G, D = (net.to(DEVICE) for net in build_stylegan2(config))
         if args.compile:
             self.compile(G.synthesis, PATH_EVERY)
             self.compile(D, R1_EVERY)
-        self.optimizers = dict(G=lazy_adam(G, config["lr"], PATH_EVERY), D=lazy_adam(D, config["lr"], R1_EVERY))
-        self.step = stylegan2_step(dict(G=G, D=D, augment=Augment(args.pipe, .5).to(DEVICE)), self.optimizers, self.update, lambda: self.turn, config, None, PathLength(), LastTerms())
+        self.optimizers = dict(G=lazy_adam(G, config.lr, PATH_EVERY), D=lazy_adam(D, config.lr, R1_EVERY))
+        self.modules = dict(G=G, D=D, augment=Augment(args.pipe, .5).to(DEVICE))
+        self.train = stylegan2_step(self, config, None, PathLength(), LastTerms())
         x = torch.rand(self.batch_size, 3, args.size, args.size, device=DEVICE)*2 - 1
         self.batch = dict(image=x, label=torch.arange(self.batch_size, device=DEVICE) % 2)
+
+    def everywhere(self, x): return x                                        # one process
+    def gather(self, x): return x
 
     def compile(self, net, every):
         "The compiled network, but where a second derivative comes in this step."
         plain, fast = net.forward, torch.compile(net.forward)
-        net.forward = lambda *given: (plain if self.turn % every == 0 else fast)(*given)
+        net.forward = lambda *given: (plain if self.step % every == 0 else fast)(*given)
 
     def update(self, optimizer, loss):
         optimizer.zero_grad(set_to_none=True)
@@ -76,9 +90,9 @@ class Run:
         "All phases of sixteen steps."
         self.measure, self.phases = measure, defaultdict(float)
         self.last = measure()
-        for self.turn in range(16):
+        for self.step in range(16):
             self.asked = []
-            with torch.autocast(DEVICE.type, torch.bfloat16, enabled=self.args.precision == "bf16"): self.step(self.batch)
+            with torch.autocast(DEVICE.type, torch.bfloat16, enabled=self.args.precision == "bf16"): self.train(self.batch)
         return {phase: value/16 for phase, value in self.phases.items()}
 
 def clock():
@@ -101,9 +115,13 @@ def main():
         counter.mod_tracker = AllTogether()
         with counter: flops = run.sixteen(counter.get_total_flops)
     peak, total = limit(torch.bfloat16 if args.precision == "bf16" else torch.float32), sum(seconds.values())
-    print(f"{args.preset}, {args.size} px, batch {run.batch_size}, {args.pipe}, precision {args.precision}, torch {torch.__version__}, {torch.cuda.get_device_name() if DEVICE.type == 'cuda' else f'{args.threads} threads'}; a matrix product reaches {peak/1e9:,.0f} GFLOP/s")
-    for phase, s in seconds.items(): print(f"{phase:14}{1000*s:9.1f} ms/step {s/total:6.0%}" + ("" if args.compile else f"{flops[phase]/1e9:9.2f} GFLOP {flops[phase]/s/peak:6.0%} of the limit"))
-    print(f"{'all':14}{1000*total:9.1f} ms/step {1000*total/run.batch_size:9.1f} s/kimg" + ("" if args.compile else f"{sum(flops.values())/1e9:9.2f} GFLOP {sum(flops.values())/total/peak:6.0%} of the limit"))
+    device = torch.cuda.get_device_name() if DEVICE.type == "cuda" else f"{args.threads} threads"
+    print(f"{args.preset}, {args.size} px, batch {run.batch_size}, {args.pipe}, precision {args.precision}, torch {torch.__version__}, "
+          f"{device}; a matrix product reaches {peak/1e9:,.0f} GFLOP/s")
+    def work(done, s): return "" if args.compile else f"{done()/1e9:9.2f} GFLOP {done()/s/peak:6.0%} of the limit"
+    for phase, s in seconds.items():
+        print(f"{phase:14}{1000*s:9.1f} ms/step {s/total:6.0%}" + work(lambda: flops[phase], s))
+    print(f"{'all':14}{1000*total:9.1f} ms/step {1000*total/run.batch_size:9.1f} s/kimg" + work(lambda: sum(flops.values()), total))
     if args.operators:
         activities = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA]*(DEVICE.type == "cuda")
         with profile(activities=activities) as taken: run.sixteen(clock)
