@@ -21,6 +21,14 @@ from medgan.training.loop import Trainer
 
 torch.set_num_threads(min(2, os.cpu_count() or 1))
 
+@pytest.fixture(scope="module")
+def one_thread():
+    "Small networks gain nothing from a second thread, and lose much to it where the machine has other work."
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
 HAM_CLASSES = ("akiec", "bcc", "bkl", "df", "mel", "nv", "vasc")
 
 def jpeg(rng, width=40, height=30):

@@ -16,9 +16,9 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, ValidationError
 from pydantic.fields import FieldInfo
-from pydantic_core import PydanticUndefined
+from pydantic_core import PydanticCustomError, PydanticUndefined
 
 # %% ../../nbs/core/00_checks.ipynb #17c3814c
 class ParameterError(ValueError):
@@ -45,7 +45,7 @@ def check_number(name: str,          # the parameter
                 ):                   # the value
     "Refuse text, NaN, infinities and values out of range."
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    fits = is_number and math.isfinite(value) and low <= value <= high and not (above and value == low)
+    fits = is_number and abs(value) < math.inf and low <= value <= high and not (above and value == low)
     if not fits or (whole and value != int(value)):
         raise ParameterError(f"{name}={value!r}: must be a {'whole ' if whole else ''}number{_range(low, high, above)}")
     return int(value) if whole else value
@@ -86,9 +86,15 @@ def _as_tuple(value):
     "A list as a tuple; everything else as it is."
     return tuple(value) if isinstance(value, list) else value
 
+def _different(names: tuple[str, ...]) -> tuple[str, ...]:
+    "Names, each once, and not more than anybody has classes."
+    if len(set(names)) < len(names) or len(names) > 1000:
+        raise PydanticCustomError("names", "not different names, or too many")
+    return names
+
 Whole = Annotated[int, BeforeValidator(_whole)]
 Number = Annotated[float, BeforeValidator(_plain)]
-Names = Annotated[tuple[str, ...], BeforeValidator(_as_tuple)]
+Names = Annotated[tuple[str, ...], BeforeValidator(_as_tuple), AfterValidator(_different)]
 
 # %% ../../nbs/core/00_checks.ipynb #8be8173b
 def _bounds(field: FieldInfo) -> str:
@@ -106,7 +112,7 @@ def allowed(field: FieldInfo, # of a `Config`
     if kind is bool: return "True or False"
     if kind is int: return "a whole number" + _bounds(field)
     if kind is float: return "a number" + _bounds(field)
-    if get_origin(kind) is tuple: return "a list of different names"
+    if get_origin(kind) is tuple: return "a list of at most 1000 different names"
     if type(None) in get_args(kind): return "None or a number" + _bounds(field)
     return "text"
 
@@ -120,7 +126,7 @@ def _unknown(name: str, known: Iterable[str]) -> str:
     "What to say of a name that no field has."
     known = list(known)
     near = get_close_matches(name, known, 1)
-    return f"{name}: no such parameter" + (f"; do you mean {near[0]}?" if near else f"; there are {', '.join(known)}")
+    return f"{' '.join(name.split())[:60]}: no such parameter" + (f"; do you mean {near[0]}?" if near else f"; there are {', '.join(known)}")
 
 def _refusal(fields: dict[str, FieldInfo], given: dict, error: dict) -> str:
     "One of pydantic's errors in our form."
@@ -138,8 +144,9 @@ class Config(BaseModel):
     def __init__(self, /, **values):
         try: super().__init__(**values)
         except ValidationError as error:
-            refusals = dict.fromkeys(_refusal(type(self).model_fields, values, e) for e in error.errors())
-            raise ParameterError("; ".join(refusals)) from None
+            told = list(dict.fromkeys(_refusal(type(self).model_fields, values, e) for e in error.errors()))
+            more = [f"and {len(told) - 100} more"] if len(told) > 100 else []
+            raise ParameterError("; ".join(told[:100] + more)) from None
 
     @classmethod
     def explain(cls) -> str: # a line a parameter: name, default, what is allowed, what it is
