@@ -126,7 +126,8 @@ def _unknown(name: str, known: Iterable[str]) -> str:
     "What to say of a name that no field has."
     known = list(known)
     near = get_close_matches(name, known, 1)
-    return f"{' '.join(name.split())[:60]}: no such parameter" + (f"; do you mean {near[0]}?" if near else f"; there are {', '.join(known)}")
+    shortened = " ".join(name.split())[:60]
+    return f"{shortened}: no such parameter" + (f"; do you mean {near[0]}?" if near else f"; there are {', '.join(known)}")
 
 def _refusal(fields: dict[str, FieldInfo], given: dict, error: dict) -> str:
     "One of pydantic's errors in our form."
