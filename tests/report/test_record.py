@@ -104,7 +104,7 @@ def test_pictures(record, toy):
     "Catches a picture without its caption, and a name that leads out of the folder."
     import matplotlib.pyplot as plt
     fig, _ = plt.subplots(figsize=(1, 1))
-    assert record.picture("fig_a.png", fig, "A.")._repr_png_()[:4] == b"\x89PNG" and not plt.get_fignums()
+    assert record.picture("fig_a.png", fig, "A.")._repr_png_()[:4] == b"\x89PNG" and not plt.fignum_exists(fig.number)
     record.write("first", toy)
     assert read_results("cdcgan", "first", toy)["captions"] == {"fig_a.png": "A."} and (toy/"results"/"cdcgan"/"first"/"fig_a.png").exists()
     for name in ("../a.png", "a.svg", "a", ""):
