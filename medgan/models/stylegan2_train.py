@@ -13,7 +13,7 @@ from numbers import Real
 from typing import Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from ..core.checks import Names, Number, Whole, takes
@@ -57,6 +57,11 @@ class StyleGAN2Config(TrainingConfig):
     pl_weight: Number = Field(2., ge=0, le=10**6, description="weight of path length; 0 = without; paper: 2")
     mixing: Number = Field(.9, ge=0, le=1, description="probability of style mixing; paper: 0.9")
     mirror: bool = Field(False, description="training images also as mirror images")
+
+    @model_validator(mode="after")
+    def _layers_have_channels(self):
+        if self.base < self.size: raise ValueError(f"base={self.base}: must be at least size={self.size}, so that the last layer has a channel")
+        return self
 
 # %% ../../nbs/models/04_stylegan2_train.ipynb #a6b95757
 def fake_images(G: nn.Module,   # generator

@@ -62,6 +62,11 @@ def test_wrong_data(data):
     gap = np.arange(24) % 2*2                                                # 0 and 2 are not 0..n-1
     with pytest.raises(DataError, match="label"): as_image_data(data.images, labels=gap, classes=["a", "b"])
 
+def test_last_layer_has_channels():
+    "Catches a base that leaves the layer at full size no channel, found only where the network is built."
+    with pytest.raises(ValueError, match="base=32: must be at least size=64"): StyleGAN2Config(size=64, base=32)
+    assert StyleGAN2Config(size=64, base=64).base == 64
+
 def test_preset_follows_from_size_and_batch(data):
     "Catches R1's weight of another batch, and a default that wins over what is given."
     for batch_size in (4, 8., np.int64(2)):
