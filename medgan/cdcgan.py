@@ -28,7 +28,7 @@ from .networks.layers import in_batches, normal_init
 from .networks.losses import discriminator_loss, generator_loss, gradient_penalty
 from .training.checkpoints import load_run, load_weights, weights_of
 from .training.loop import Trainer, set_seed
-from .training.parameters import Study, TrainingConfig, configure
+from .training.parameters import LoopConfig, Study, TrainingConfig, configure
 
 # %% ../nbs/01_cdcgan.ipynb #a6a10608
 SIZES = (32, 64, 128)
@@ -179,7 +179,7 @@ def sample_images(G: nn.Module,          # generator
     return in_batches(G, z, c, batch_size=batch_size)
 
 # %% ../nbs/01_cdcgan.ipynb #01bf9990
-@takes(CDCGANConfig)
+@takes(CDCGANConfig, LoopConfig)
 def train_cdcgan(data: ImageData,      # the training part
                  config: CDCGANConfig | dict | None = None, # None = the defaults
                  out_dir: str = "",    # run folder; "" = keep nothing

@@ -32,7 +32,7 @@ from .networks.layers import normal_init
 from .networks.losses import discriminator_loss, feature_matching_loss, generator_loss
 from .training.checkpoints import load_run, load_weights, weights_of
 from .training.loop import Trainer, evaluating, linear_decay, set_lr, set_seed
-from .training.parameters import Study, TrainingConfig, configure
+from .training.parameters import LoopConfig, Study, TrainingConfig, configure
 
 # %% ../nbs/02_dermgan.ipynb #de000007
 MAP_SIZES = (32, 64, 128, 256)
@@ -326,7 +326,7 @@ def build_dermgan(config: DermGANConfig,
     return DermGANGenerator(config.size, config.width, config.upsampling, config.dropout), DermGANDiscriminator(config.width)
 
 # %% ../nbs/02_dermgan.ipynb #95f2696e
-@takes(DermGANConfig)
+@takes(DermGANConfig, LoopConfig)
 def train_dermgan(data: MapData,        # the training part
                   config: DermGANConfig | dict | None = None, # None = the defaults
                   out_dir: str = "",    # run folder; "" = keep nothing

@@ -40,7 +40,7 @@ from .networks.losses import dice_loss, least_squares_discriminator_loss, least_
 from .networks.unet import SegmentationUNet
 from .training.checkpoints import load_run, load_weights, weights_of
 from .training.loop import Trainer, set_seed
-from .training.parameters import Study, TrainingConfig, configure
+from .training.parameters import LoopConfig, Study, TrainingConfig, configure
 
 # %% ../nbs/04_pathology_factorization.ipynb #e7add320
 class FactorizationBudget(TrainingConfig):
@@ -306,7 +306,7 @@ def build_factorization(config: FactorizationConfig,
                 D_x=build_discriminator(config), D_m=build_discriminator(config))
 
 # %% ../nbs/04_pathology_factorization.ipynb #243f8ef3
-@takes(FactorizationConfig)
+@takes(FactorizationConfig, LoopConfig)
 def train_factorization(data: PathologyData,   # paired, unpaired or between, as it says
                         config: FactorizationConfig | dict | None = None, # None = the defaults
                         out_dir: str = "",     # run folder; "" = keep nothing

@@ -8,7 +8,7 @@ from PIL import Image
 
 from medgan.core.checks import ParameterError
 from medgan.data.crops import roi_crops
-from medgan.data.images import ImageData, joined, load_data
+from medgan.data.images import ImageData, load_data
 from medgan.data.registry import DataError
 from medgan.dermgan import (
     MAP_SIZES,
@@ -294,11 +294,3 @@ def test_fid_trials():
     mean, low, high = fid_trials(*x, 100, 20)
     assert low < mean < high and mean - low == pytest.approx(high - mean)
     with pytest.raises(ValueError, match="n=301"): fid_trials(*x, 301)
-
-def test_joined(crops):
-    "Catches labels and images that go different ways, and sets that do not fit."
-    both, labels = joined(crops["val"], crops["test"]), torch.cat([crops["val"].labels, crops["test"].labels])
-    assert len(both) == len(crops["val"]) + len(crops["test"]) and torch.equal(both.labels, labels)
-    assert np.array_equal(both.images[-1], crops["test"].images[-1]) and both.masks is None
-    larger = load_data("phantom", size=64, n=20, classes=["mel", "nv"])
-    with pytest.raises(DataError, match="do not fit together"): joined(crops["val"], larger)

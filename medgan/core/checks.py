@@ -190,10 +190,10 @@ def check(model: type[C],        # a class of `Config`
 # %% ../../nbs/core/00_checks.ipynb #82d16d78
 F = TypeVar("F", bound=Callable)
 
-def takes(model: type[Config], # what the function's parameters are
-         ) -> Callable[[F], F]: # decorator
-    "Add the parameters of a class of `Config` to a function's help."
+def takes(*models: type[Config], # what the function's parameters are
+         ) -> Callable[[F], F]:  # decorator
+    "Add the parameters of classes of `Config` to a function's help."
     def explained(function: F) -> F:
-        function.__doc__ = f"{function.__doc__}\n\n{model.__name__}:\n{model.explain()}"
+        function.__doc__ = "\n\n".join([str(function.__doc__), *(f"{model.__name__}:\n{model.explain()}" for model in models)])
         return function
     return explained

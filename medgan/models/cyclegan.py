@@ -27,7 +27,7 @@ from ..networks.losses import least_squares_discriminator_loss, least_squares_ge
 from ..networks.patch import PatchDiscriminator
 from ..networks.resnet import ResNetGenerator
 from ..training.loop import Trainer, linear_decay, set_lr, set_seed
-from ..training.parameters import TrainingConfig, configure
+from ..training.parameters import LoopConfig, TrainingConfig, configure
 
 # %% ../../nbs/models/00_cyclegan.ipynb #b5e70d01
 def _rounds(count, n, rng):
@@ -229,7 +229,7 @@ def conditional_gan_step(nets: dict[str, nn.Module],  # G and D
     return step
 
 # %% ../../nbs/models/00_cyclegan.ipynb #bb786373
-@takes(TranslationConfig)
+@takes(TranslationConfig, LoopConfig)
 def train_conditional_gan(data: TwoDomains,      # from A to B
                           config: TranslationConfig | dict | None = None, # None = the defaults
                           out_dir: str = "",     # run folder; "" = keep nothing
@@ -283,7 +283,7 @@ class CycleGANConfig(TranslationConfig):
     cycle: Number = Field(10., ge=0, le=10**6, description="weight of the way back; Zhu et al.: 10")
     identity: Number = Field(0., ge=0, le=10**6, description="weight of the identity term; Zhu et al.: 5 for paintings")
 
-@takes(CycleGANConfig)
+@takes(CycleGANConfig, LoopConfig)
 def train_cyclegan(data: TwoDomains,      # A and B
                    config: CycleGANConfig | dict | None = None, # None = the defaults
                    out_dir: str = "",     # run folder; "" = keep nothing

@@ -26,7 +26,7 @@ from ..networks.layers import in_batches
 from ..networks.losses import PathLength, discriminator_loss, generator_loss, r1_penalty
 from ..training.checkpoints import load_run, load_weights, weights_of
 from ..training.loop import EMA, Trainer, set_seed
-from ..training.parameters import TrainingConfig, configure, given_values
+from ..training.parameters import LoopConfig, TrainingConfig, configure, given_values
 
 # %% ../../nbs/models/04_stylegan2_train.ipynb #1a3f947c
 _SIZES = (16, 32, 64, 128, 256, 512, 1024)     # of images, in px
@@ -60,7 +60,8 @@ class StyleGAN2Config(TrainingConfig):
 
     @model_validator(mode="after")
     def _layers_have_channels(self):
-        if self.base < self.size: raise ValueError(f"base={self.base}: must be at least size={self.size}, so that the last layer has a channel")
+        if self.base < self.size:
+            raise ValueError(f"base={self.base}: must be at least size={self.size}, so that the last layer has a channel")
         return self
 
 # %% ../../nbs/models/04_stylegan2_train.ipynb #a6b95757
@@ -212,7 +213,7 @@ def stylegan2_config(data: ImageData,   # the training part
     return made, loop
 
 # %% ../../nbs/models/04_stylegan2_train.ipynb #61f14949
-@takes(StyleGAN2Config)
+@takes(StyleGAN2Config, LoopConfig)
 def train_stylegan2(data: ImageData,       # the training part
                     config: StyleGAN2Config | dict | None = None, # None = the preset "laptop"
                     out_dir: str = "",     # run folder; "" = keep nothing

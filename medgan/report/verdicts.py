@@ -253,10 +253,11 @@ def _judge(comparison: Comparison, numbers: Mapping[tuple, Mapping[str, Any]], u
 
 # %% ../../nbs/report/01_verdicts.ipynb #633deb06
 VERDICTS = ("supported", "contradicted", "undecided", "not testable here", "not run")
+_TURNED = str.maketrans("<>", "><")
 
 def _claim_verdict(judged: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
     "Verdict and reason from the comparisons of a contrast."
-    fails = [f"not {j['comparison']}" for j in judged if j["verdict"] == "fails"]
+    fails = [f"but {j['comparison'].translate(_TURNED)}" for j in judged if j["verdict"] == "fails"]
     if fails: return "contradicted", "; ".join(fails) if len(judged) > 1 else ""
     if all(j["verdict"] == "holds" for j in judged): return "supported", ""
     return "undecided", "; ".join(dict.fromkeys(j["why"] for j in judged if j["verdict"] == "open"))

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from small_sets import HAM_CLASSES, floats, ham, image_folder, left, pictures, refused
 
-from medgan.data.images import as_image_data, class_counts, load_data
+from medgan.data.images import as_image_data, class_counts, joined, load_data
 from medgan.data.registry import DataError
 from medgan.data.splits import PARTS
 
@@ -256,3 +256,12 @@ def test_flat_folder_of_several_sizes(tmp_path, cache):
     with refused(cache, "0.png 12x12, 4.png 14x14", "give size="): as_image_data(root)
     assert as_image_data(root, size=8).images.shape == (5, 8, 8, 3)
     with refused(cache, "0.png 20x12", "give size="): as_image_data(flat_folder(tmp_path/"wide", np.zeros((2, 12, 20, 3), np.uint8)))
+
+def test_joined():
+    "Catches labels and images that go different ways, and sets that do not fit."
+    val, test = (load_data("phantom", size=32, n=400, classes=["mel", "nv"]).subset(range(a, b)) for a, b in ((0, 20), (20, 50)))
+    both = joined(val, test)
+    assert len(both) == 50 and both.masks is None and torch.equal(both.labels, torch.cat([val.labels, test.labels]))
+    assert np.array_equal(both.images, np.concatenate([part.images[part.rows] for part in (val, test)]))
+    larger = load_data("phantom", size=64, n=20, classes=["mel", "nv"])
+    with pytest.raises(DataError, match="do not fit together"): joined(val, larger)
