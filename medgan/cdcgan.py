@@ -53,13 +53,13 @@ class CDCGANConfig(TrainingConfig):
 class CDCGANStudy(CDCGANConfig, Study):
     "What this notebook is told."
     classes: str = Field("nv,bcc,mel,bkl", description="classes in label order; \"\" = all of the set; paper: these four")
-    n_phantoms: Whole = Field(2400, ge=100, le=10**6, description="images, where data is \"phantom\"")
+    n_phantoms: Whole = Field(2000, ge=100, le=10**6, description="images, where data is \"phantom\"")
     n_generated: Whole = Field(100, ge=2, le=100_000, description="generated images a class in Table III; paper: 100")
     n_seeds: Whole = Field(3, ge=2, le=100, description="repetitions of the detectors and of the ablation")
     detector_epochs: Whole = Field(5, ge=1, le=10_000, description="at most, with early stopping; paper: not stated")
     detector_size: Literal[SIZES] = Field(32, description="image side in px for detectors and ablation, at most size; paper: not stated")
     detector_width: Whole = Field(8, ge=1, le=512, description="channels of the detector's first block; paper: not stated")
-    ablation_epochs: Number = Field(2., gt=0, le=10**6, description="passes in each of the ablation's runs")
+    ablation_epochs: Number = Field(1., gt=0, le=10**6, description="passes in each of the ablation's runs")
     ablation_width: Whole = Field(8, ge=1, le=512, description="width of the networks in the ablation")
     n_splits: Whole = Field(8, ge=2, le=1000, description="deals into halves behind the intervals of FID and the like")
 

@@ -2,7 +2,7 @@
 import os
 
 os.environ.setdefault("MPLBACKEND", "agg")
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")     # before torch: threads that wait do not keep a busy machine from its work
+os.environ["OMP_NUM_THREADS"] = "1"     # before torch, and for what the tests start: a worker a core, each with one thread
 
 import io
 import json
@@ -13,21 +13,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 from PIL import Image
 
 from medgan.training.checkpoints import checkpoints, load_checkpoint, same_state
 from medgan.training.loop import Trainer
-
-torch.set_num_threads(min(2, os.cpu_count() or 1))
-
-@pytest.fixture(scope="module")
-def one_thread():
-    "Small networks gain nothing from a second thread, and lose much to it where the machine has other work."
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 HAM_CLASSES = ("akiec", "bcc", "bkl", "df", "mel", "nv", "vasc")
 

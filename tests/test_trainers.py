@@ -32,8 +32,6 @@ from medgan.pathology_factorization import (
 from medgan.training.checkpoints import CheckpointError, checkpoints, load_checkpoint, save_checkpoint
 from medgan.training.parameters import LoopConfig
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 def skin(): return load_data("phantom", size=32, n=80, classes=["mel", "nv"])
 def two(): return TwoDomains(*(as_image_data(np.random.default_rng(i).integers(0, 256, (8, 32, 32), np.uint8)) for i in range(2)))
 def maps(): return MapData(roi_crops(load_data("phantom", size=64, n=50, classes=["mel", "nv"]), 32, 1, 0))

@@ -4,9 +4,6 @@ import multiprocessing
 import pytest
 from small_runs import child
 
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread(one_thread): "All tests here are small."
-
 @pytest.fixture(scope="session")
 def run():
     "run(out_dir, resume, moment, n) -> exit code of a process that trains."
