@@ -11,7 +11,7 @@ __all__ = ['WEIGHTS', 'FactorizationBudget', 'FactorizationConfig', 'parsed_shar
 
 # %% ../nbs/04_pathology_factorization.ipynb #e926449a
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from hashlib import sha256
 from typing import Annotated, Literal, NamedTuple
 
@@ -371,11 +371,12 @@ def lesion_back(back: Tensor,    # reconstructions (N,1,H,W)
 class FloatSlices(Dataset):
     "Images and masks as they are, for `fit_segmenter`: 8 bits would wipe out what a probe looks for."
     def __init__(self,
-                 name: str,       # of the set, and of its slices
-                 images: Tensor,  # (N,1,H,W), float
-                 masks: Tensor):  # bool (N,1,H,W)
+                 name: str,         # of the set, and of its slices
+                 images: Tensor,    # (N,1,H,W), float
+                 masks: Tensor,     # bool (N,1,H,W)
+                 groups: Sequence): # subject of each, (N,)
         self.name, self.images, self.masks, self.rows = name, images, masks[:, 0].numpy(), np.arange(len(images))
-        self.table = pd.DataFrame(dict(id=[f"{name}-{i}" for i in range(len(images))]))
+        self.table = pd.DataFrame(dict(id=[f"{name}-{i}" for i in range(len(images))], group=groups))
         self.fingerprint = sha256(images.numpy().tobytes() + self.masks.tobytes()).hexdigest()[:16]
 
     def __len__(self): return len(self.images)

@@ -108,7 +108,7 @@ def test_soft_labels_continue_hard_ones(trained):
 
 # ---- the three ways to split
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", [1, 2, 7])
 def test_protocols(phantoms, seed):
     "Catches a leak where none may be, none where one is to be shown, and a test part that is balanced although it must not be."
     parts = {p: protocol_parts(phantoms, p, seed) for p in PROTOCOLS}

@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from .files import need_columns, open_zip, read_table
+from .files import as_numbers, is_hidden, need_columns, open_zip, read_table, told_groups, warn_left_out
 from .phantoms_brain import brain_phantom_table, draw_brain
 from .registry import DataError, register
 from .sources import DrawnSource, FileSource, Originals, in_threads
@@ -169,8 +169,9 @@ def read_slices(folder: Path,            # holds the archive
 # %% ../../nbs/data/07_brain.ipynb #2ac40014
 def _slice_measurements(path, table):
     "Sharpness and contrast of each slice, in the table's order."
-    stats = read_table(path, dtype={"id": str})
+    stats = read_table(path)
     need_columns(stats, ("id", "sharpness", "lesion_to_rest_mean_ratio"), path)
+    stats = as_numbers(stats, ["sharpness", "lesion_to_rest_mean_ratio"], path)
     stats = table[["group"]].merge(stats.drop_duplicates("id"), left_on="group", right_on="id", how="left")
     lacking = stats.group[stats.id.isna()]
     if lacking.size: raise DataError(f"{path} has no row for {lacking.iloc[0]} ({lacking.size:,} such slices)")
@@ -202,10 +203,12 @@ _NAMINGS = {     # of image and mask, without .nii or .nii.gz; the group is the 
 
 def _named_files(name, folder):
     "place -> (case -> image, case -> mask) of the folders that hold files of either kind."
-    namings, places = _NAMINGS.get(name, _NAMINGS[""]), {}
+    namings, places, left_out = _NAMINGS.get(name, _NAMINGS[""]), {}, []
     for path in sorted(folder.rglob("*.[nN][iI][iI]*")):
         stem = re.sub(r"\.nii(\.gz)?$", "", path.name, flags=re.I)
-        if stem.startswith(".") or not path.is_file(): continue
+        if is_hidden(path.relative_to(folder)) or path.is_dir(): continue
+        if not path.exists(): left_out.append(f"{path} (a link to a file that is not there)")
+        if not path.is_file(): continue
         place = path.parent.parent if path.parent.name == stem else path.parent
         matches = [re.fullmatch(naming, stem, re.I) for naming in namings]
         kind = next((k for k, match in enumerate(matches) if match), None)
@@ -213,6 +216,7 @@ def _named_files(name, folder):
         cases, case = places.setdefault(place, ({}, {}))[kind], matches[kind][1] or place.name
         if case in cases: raise DataError(f"{name}: {case} has two files for one: {cases[case]} and {path}; remove one")
         cases[case] = path
+    warn_left_out(left_out, folder)
     return places
 
 # %% ../../nbs/data/07_brain.ipynb #2ac40015
@@ -320,23 +324,27 @@ def _middle(depth, middle):
 
 # %% ../../nbs/data/07_brain.ipynb #9dea18fd
 def _patient(case):
-    "The name of a case without the number of the scan, where BraTS numbers scans."
-    match = re.fullmatch(r"(brats-[a-z]+-\d+|brats_(?:2013|tcia)_pat\d+)[_-]\d+", case, re.I)
-    return match[1] if match else case
+    "The name of a case without the number of the scan, where BraTS numbers scans, and without session and run, as BIDS writes them."
+    match = re.fullmatch(r"(brats-[a-z]+-\d+|brats_(?:2013|tcia)_pat\d+)[_-]\d+|(sub-[a-z0-9]+)(?:_.*)?", case, re.I)
+    return (match[1] or match[2]) if match else case
 
 # %% ../../nbs/data/07_brain.ipynb #eecf7004
 def read_volumes(name: str,           # of the set: it names the files in its own way, or as all do
                  folder: Path,        # holds the cases
                  middle: float = 60,  # slices of each volume, from its middle; below 1: a share of them
                  frame: tuple[int, int] | None = None, # height and width in px, cut or padded to; None = a square
+                 groups: str = "",    # patient of each case, as in `told_groups`; "" = by the names that BraTS and BIDS give
                 ) -> tuple[pd.DataFrame, VolumeSource]: # the table, with level: a slice's place in its volume, 0 (below) to 1 (above)
     "The middle slices of FLAIR volumes with lesion masks; no voxel is read yet, so that all count as healthy for now."
     if isinstance(middle, bool) or not isinstance(middle, (int, float)) or not (0 < middle < 1 or middle >= 1 and middle == middle//1):
         raise DataError(f"middle={middle!r}: a whole number of slices, or a share between 0 and 1")
     rows, own = [], folder/name                 # of the set, in a root that holds others too
-    for case, (image, mask) in _volume_pairs(name, own if own.is_dir() else folder).items():
+    pairs = _volume_pairs(name, own if own.is_dir() else folder)
+    cases = pd.Series(list(pairs))
+    patient = dict(zip(cases, told_groups(groups, cases) if groups else cases.map(_patient)))
+    for case, (image, mask) in pairs.items():
         depth = _depth(image, mask)
-        rows += [dict(id=f"{case}_{z:03d}", group=_patient(case), source=name, image=f"{image}::{z}", mask=f"{mask}::{z}",
+        rows += [dict(id=f"{case}_{z:03d}", group=patient[case], source=name, image=f"{image}::{z}", mask=f"{mask}::{z}",
                       level=(z + .5)/depth) for z in _middle(depth, middle)]
     return pd.DataFrame(rows).assign(dx=SLICE_CLASSES[0]), VolumeSource(frame)
 

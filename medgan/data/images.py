@@ -8,6 +8,7 @@ __all__ = ['ImageData', 'load_data', 'class_counts', 'as_image_data', 'joined', 
 # %% ../../nbs/data/11_images.ipynb #01487f30
 import hashlib
 import os
+import warnings
 from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
@@ -52,9 +53,20 @@ def _merged(table, groups): # groups: new class -> its old ones
     return _relabelled(table.assign(dx=table.dx.map(new)), tuple(groups))
 
 # %% ../../nbs/data/11_images.ipynb #1e9a0007
+def _hashed_bytes(array):
+    "16 hexadecimal digits of SHA-256."
+    return hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()[:16]
+
 def _hashed(*texts):
     "16 hexadecimal digits of SHA-256."
     return hashlib.sha256("".join(texts).encode()).hexdigest()[:16]
+
+def _split(data, parts, seed):
+    "Parts by the names of the groups; a warning counts the images that belong to none."
+    part = split_groups(data.table.group, data.table.dx, parts, seed)
+    if n := (part == "").sum():
+        warnings.warn(f"{data.name}: {n:,} images are in no part: their groups are one with groups on another side", stacklevel=3)
+    return {name: data.subset(part == name) for name in parts}
 
 def _row_numbers(keep): # a boolean mask or row numbers
     "Row numbers."
@@ -128,9 +140,8 @@ class ImageData(Dataset):
         return merged.subset(np.arange(len(merged)))
 
     def split(self, parts: dict[str, float] = PARTS, seed: int = 0) -> dict[str, "ImageData"]: # part name -> its images
-        "Parts that share no group (`split_groups`)."
-        part = split_groups(self.table.group, self.table.dx, parts, seed)
-        return {name: self.subset(part == name) for name in parts}
+        "Parts that share no group, whatever is chosen of the set (`split_groups`)."
+        return _split(self, parts, seed)
 
     def roi_boxes(self,
                   min_share: float = .002, # smallest part of a mask that counts, as a share of the image; the largest always does
@@ -170,6 +181,7 @@ def load_data(name: str,            # a registered name, e.g. "phantom" or "ham1
     read = spec.read if spec.draw else partial(spec.read, find_folder(spec, data_dir))
     table, source = with_source(spec, read(**options))
     table, known = checked_table(name, table, spec.classes, source.columns)
+    table["group"] = f"{name}/" + table.group.astype(str)      # so that no other set has a group of this name
     found = pictures(name, table, source, size)
     table, fingerprint = found.table, found.fingerprint
     if boxes:
@@ -231,7 +243,7 @@ def _own_size(paths, name):
 
 # %% ../../nbs/data/11_images.ipynb #1e9a0013
 def _folder_pixels(folder, size, name):
-    "uint8 (N,size,size,3) and the names of the files of a flat folder."
+    "uint8 (N,size,size,3), or (N,size,size,1) where all are grey, and the names of the files of a flat folder."
     if not folder.is_dir(): raise DataError(f"{name}: {str(folder)!r} is no folder")
     paths = sorted((p for p in folder.iterdir() if not p.name.startswith(".")), key=lambda p: p.name)
     if wrong := [p for p in paths if p.suffix.lower() not in IMAGE_ENDINGS or not p.is_file()]:
@@ -242,7 +254,8 @@ def _folder_pixels(folder, size, name):
     else: _check_size(size)
     images, _, found = PhotoSource().make(name, pd.DataFrame(dict(image=[str(p) for p in paths], mask="")), size)
     warn_enlarged(name, found.sizes.min(), size, stacklevel=4)
-    return images, [p.name for p in paths]
+    is_grey = (images == images[..., :1]).all()
+    return images[..., :1] if is_grey else images, [p.name for p in paths]
 
 # %% ../../nbs/data/11_images.ipynb #acab0933
 def _check_side(side, size, name):
@@ -280,7 +293,7 @@ def as_image_data(source: Any,          # `ImageData`; uint8 (N,H,W[,C]); float 
                   size: int | None = None, # height in px: a folder's images are resized to it, others must have it; None = as it is
                   name: str = "images", # for messages and the table
                   labels: Iterable | None = None, # class of each image, (N,): numbers (positions in `classes`) or names; None = "all"
-                  groups: Iterable | None = None, # group of each image, (N,); None = each its own
+                  groups: Iterable | None = None, # group of each image, (N,), by full name ("ham10000/HAM_0000118"); None = its pixels
                   classes: Sequence[str] | None = None, # class names in label order; None = the labels that occur, sorted
                  ) -> ImageData:        # the images, bytes in memory; an `ImageData` comes back as it is
     "Images from anywhere as a data set; floats are rounded to 8 bits."
@@ -296,7 +309,7 @@ def as_image_data(source: Any,          # `ImageData`; uint8 (N,H,W[,C]); float 
     else: raise DataError(f"{name}: images come as ImageData, tensor, array or folder, got {type(source).__name__}")
     _check_side(images.shape[1], size, name)
     dx, known = _named(labels, classes, len(ids), name)
-    group = ids if groups is None else _column(groups, len(ids), "groups", name)
+    group = [f"pixels/{_hashed_bytes(x)}" for x in images] if groups is None else _column(groups, len(ids), "groups", name)
     table = pd.DataFrame(dict(id=ids, dx=dx, group=group, source=name))
     table = checked_table(name, table, known)[0].astype({"group": str})
     return ImageData(name, images, None, table, known, fingerprint_of(images, None, table))

@@ -11,6 +11,8 @@ import json
 import os
 import shutil
 import tempfile
+import warnings
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -100,16 +102,45 @@ def fingerprint_of(images: np.ndarray,       # uint8 (N,H,W,C)
     return digest.hexdigest()[:16]
 
 # %% ../../nbs/data/08_prepare.ipynb #3c1a0008
+def _reserve(file):
+    "Take a file's whole room on the disk at once: a page that finds none later kills the process without a word (SIGBUS)."
+    n = os.fstat(file.fileno()).st_size
+    if not hasattr(os, "posix_fallocate"): return             # not on macOS and Windows
+    try: os.posix_fallocate(file.fileno(), 0, n)
+    except OSError as error:
+        raise DataError(f"{file.name} needs {n/2**20:,.0f} MB ({error}); make room, or let $MEDGAN_CACHE name another folder") from error
+
 def _in_files(folder):
     "A maker of arrays for `Source.make`: each is a file of the folder."
-    def new(name, shape, dtype): return np.lib.format.open_memmap(folder/f"{name}.npy", "w+", dtype, shape)
+    def new(name, shape, dtype):
+        array = np.lib.format.open_memmap(folder/f"{name}.npy", "w+", dtype, shape)
+        with open(folder/f"{name}.npy", "r+b") as file: _reserve(file)
+        return array
     return new
+
+# %% ../../nbs/data/08_prepare.ipynb #2975878c
+def _checksums(folder):
+    "Size and CRC-32 of each array of a prepared set."
+    def crc(path):
+        value = 0
+        with open(path, "rb") as file:
+            while block := file.read(2**22): value = zlib.crc32(block, value)
+        return value
+    return {path.name: [path.stat().st_size, crc(path)] for path in sorted(folder.glob("*.npy"))}
+
+def _is_whole(folder):
+    "Are a prepared set's files as they were written?"
+    try: return json.loads((folder/"meta.json").read_text())["files"] == _checksums(folder)
+    except (OSError, ValueError, KeyError): return False
 
 # %% ../../nbs/data/08_prepare.ipynb #314b36b5
 def _prepare(name, table, source, size, folder):
     "Decode all images of `table` into `folder`, through a temporary one, so that a half-made cache is never seen."
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = Path(tempfile.mkdtemp(prefix=folder.name + ".", suffix=".part", dir=folder.parent))
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = Path(tempfile.mkdtemp(prefix=folder.name + ".", suffix=".part", dir=folder.parent))
+    except OSError as error:
+        raise DataError(f"{name}: {folder.parent} cannot be written ({error}); let $MEDGAN_CACHE name another folder") from error
     try:
         images, masks, found = source.make(name, table, size, _in_files(unfinished))
         side = int(source.shown(found.sizes)[1][:, 1].min())
@@ -118,7 +149,8 @@ def _prepare(name, table, source, size, folder):
         if found.shares is not None: np.save(unfinished/"shares.npy", found.shares)
         for array in (images, masks):
             if array is not None: array.flush()
-        (unfinished/"meta.json").write_text(json.dumps(dict(fingerprint=fingerprint, smallest_side=side, made_as=source.version)))
+        meta = dict(fingerprint=fingerprint, smallest_side=side, made_as=source.version, files=_checksums(unfinished))
+        (unfinished/"meta.json").write_text(json.dumps(meta))
         try: unfinished.rename(folder)
         except OSError:                                     # another process was faster: its work is as good
             if not (folder/"meta.json").exists(): raise
@@ -156,7 +188,10 @@ def pictures(name: str,           # of the set
         return Pictures(images, masks, table, originals, size, fingerprint_of(images, masks, table))
     source.shape(size)                                      # refuses what cannot be made, before anything is decoded
     folder = cache_dir()/f"{name}-{size}-{_cache_key(table, source, size)}"
-    if not (folder/"meta.json").exists(): _prepare(name, table, source, size, folder)
+    if folder.exists() and not _is_whole(folder):
+        warnings.warn(f"{folder} is damaged: it is prepared again", stacklevel=3)
+        shutil.rmtree(folder)
+    if not folder.exists(): _prepare(name, table, source, size, folder)
     return _prepared(folder, table, source)
 
 # %% ../../nbs/data/08_prepare.ipynb #440d2800

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from scipy import ndimage
 
-from .files import need_columns, read_table
+from .files import need_columns, read_table, with_id
 from .registry import DataError
 from .sources import Source
 
@@ -22,8 +22,7 @@ _CORNERS = ["x0", "y0", "x1", "y1"]
 
 def _box_rows(path, name, table, sizes):
     "The boxes of a CSV, checked: row of the image in `table`, (n,), and corners, (n,4) float, in px of the original."
-    given = read_table(path, dtype=str, keep_default_na=False)
-    if "id" not in given: given = given.rename(columns={"image_id": "id"})
+    given = with_id(read_table(path), path).fillna("")
     need_columns(given, ("id", *_CORNERS), path)
     def refuse(wrong, why):
         if not (i := np.flatnonzero(wrong)).size: return

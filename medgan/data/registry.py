@@ -82,13 +82,18 @@ def given_options(spec: DataSpec,          # the set
     return {name: value for name, value in given.items() if name in taken}
 
 # %% ../../nbs/data/00_registry.ipynb #82c3bea9
+def _holds(folder, marker):
+    "Does a folder hold a file of this pattern, whatever its case?"
+    any_case = "".join(f"[{c.lower()}{c.upper()}]" if c.isalpha() else c for c in marker)
+    return any(folder.glob(any_case))
+
 def find_folder(spec: DataSpec,     # the set
                 data_dir: str = "", # data root or the set's own folder; "" = $MEDGAN_DATA, else ~/.cache/medgan
                ) -> Path:           # the set's folder
-    "The first of root, root/name and root/*/name that holds a marker file of the set; `DataError` that lists where was looked."
+    "The first of root/name, root/*/name and root that holds a marker file of the set; `DataError` that lists where was looked."
     root = Path(data_dir or os.environ.get("MEDGAN_DATA") or Path.home()/".cache"/"medgan").expanduser()
     if not root.is_dir(): raise DataError(f"{spec.name}: data_dir={str(root)!r} is no folder. Get the data set from {spec.where}")
-    candidates = [root, root/spec.name, *sorted(root.glob(f"*/{spec.name}"))]
+    candidates = [root/spec.name, *sorted(root.glob(f"*/{spec.name}")), root]
     for folder in candidates:
-        if folder.is_dir() and any(any(folder.glob(m)) for m in spec.marker.split(" or ")): return folder
+        if folder.is_dir() and any(_holds(folder, m) for m in spec.marker.split(" or ")): return folder
     raise DataError(f"{spec.name}: no {spec.marker} in {', '.join(map(str, candidates))}. Get the data set from {spec.where}")

@@ -8,7 +8,6 @@ __all__ = ['HAM10000_CLASSES', 'read_ham10000', 'read_isic', 'read_folder', 'rea
 
 # %% ../../nbs/data/06_skin.ipynb #17f864aa
 import ast
-import glob
 import warnings
 from pathlib import Path
 
@@ -16,13 +15,22 @@ import numpy as np
 import pandas as pd
 
 from medgan.data.files import (
+    ID_COLUMNS,
     IMAGE_ENDINGS,
+    as_numbers,
     image_files,
+    is_hidden,
+    linked,
     need_columns,
     need_images,
+    pictures_in,
     read_table,
     rows_found,
+    told_groups,
+    warn_left_out,
     warn_no_groups,
+    with_id,
+    without_ending,
 )
 from .phantoms_skin import PHANTOM_CLASSES, draw_skin, skin_phantom_table
 from .registry import DataError, data_spec, register
@@ -37,25 +45,25 @@ def read_ham10000(folder: Path, # holds metadata and images
     "HAM10000 (Tschandl et al. 2018) in its publisher's or Kaggle's layout; masks where they are."
     path = sorted(folder.glob("HAM10000_metadata*"))[0]
     header = path.read_bytes().partition(b"\n")[0]
-    table = read_table(path, sep="\t" if b"\t" in header else ",", dtype={"image_id": str, "lesion_id": str})
-    need_columns(table, ("image_id", "lesion_id", "dx"), path)
+    table = as_numbers(with_id(read_table(path, "\t" if b"\t" in header else ","), path), ["age"], path)
+    need_columns(table, ("lesion_id", "dx"), path)
     found = image_files(folder, "[Hh][Aa][Mm]10000_images*")
-    need_images("ham10000", list(table.image_id), found, folder, data_spec("ham10000").where)
+    need_images("ham10000", list(table.id), found, folder, data_spec("ham10000").where)
     masks = {name.removesuffix("_segmentation"): m for name, m in image_files(folder, "HAM10000_segmentations*").items()}
-    if masks: need_images("ham10000 (segmentations)", list(table.image_id), masks, folder, data_spec("ham10000").where)
-    table = table.rename(columns=dict(image_id="id", lesion_id="group", dataset="source"))
-    return table.assign(image=table.id.map(found), mask=table.id.map(masks) if masks else "")
+    if masks: need_images("ham10000 (segmentations)", list(table.id), masks, folder, data_spec("ham10000").where)
+    table = table.rename(columns=dict(dataset="source"))
+    return table.assign(group=linked(table.lesion_id), image=table.id.map(found), mask=table.id.map(masks) if masks else "")
 
 # %% ../../nbs/data/06_skin.ipynb #5ea45865
 def _isic_labels(folder):
     "The first CSV that holds labels, as a table with `id` and `dx`, and its path."
     paths = sorted(p for p in folder.glob("*.csv"))
     for path in paths:
-        table = read_table(path, dtype={"lesion_id": str, "patient_id": str})
-        id_column = next((c for c in ("image", "image_id", "image_name", "isic_id") if c in table), None)
-        if id_column is None: continue
-        table = table.rename(columns={id_column: "id"}).astype({"id": str})
-        one_hot = [c for c in table if str(c).isupper() and table[c].isin((0, 1)).all()]
+        table = read_table(path)
+        if not set(ID_COLUMNS) & set(table): continue
+        table = with_id(table, path)
+        one_hot = [c for c in table if c.isupper() and pd.to_numeric(table[c], errors="coerce").isin((0, 1)).all()]
+        table = as_numbers(table, one_hot, path)
         if "dx" in table: return table, path
         if len(one_hot) > 1:
             if (wrong := table[one_hot].sum(axis=1) != 1).any():
@@ -63,7 +71,7 @@ def _isic_labels(folder):
                 raise DataError(f"{path}: {table.id[wrong].iloc[0]} has {n:g} diagnoses, one is allowed")
             return table.assign(dx=table[one_hot].idxmax(axis=1).str.lower()), path
         if "benign_malignant" in table: return table.assign(dx=table.benign_malignant), path
-    raise DataError(f"isic: no label file in {folder}: a CSV needs image, image_id, image_name or isic_id, "
+    raise DataError(f"isic: no label file in {folder}: a CSV needs {' or '.join(ID_COLUMNS)}, "
                     "and dx, benign_malignant or one column a diagnosis; "
                     f"there are {', '.join(p.name for p in paths) or 'none'}")
 
@@ -76,26 +84,50 @@ def read_isic(folder: Path, # holds one label CSV and the images, in folders or 
     table, path = _isic_labels(folder)
     for extra in sorted((*folder.glob("*etadata*.csv"), *folder.glob("*esion*roup*.csv"))): # 2018 and 2019 name the lesions apart
         if extra == path: continue
-        more = read_table(extra).rename(columns={"image": "id"})
+        more = with_id(read_table(extra), extra)
         table = table.merge(more, on="id", how="left", suffixes=("", "_metadata"))
-    columns = [c for c in ("patient_id", "lesion_id") if c in table and table[c].notna().any()]
+    columns = [c for who in ("patient_id", "lesion_id") for c in (who, f"{who}_metadata") if c in table and table[c].notna().any()]
     if not columns: warn_no_groups(path.name)
     found = image_files(folder, "*")
     need_images("isic", list(table.id), found, folder, data_spec("isic").where)
-    group = table[columns[0]].fillna(table.id) if columns else table.id
+    group = linked(*(table[c] for c in columns)).fillna(table.id) if columns else table.id
     return table.assign(group=group, source=folder.name, image=table.id.map(found), mask="")
+
+# %% ../../nbs/data/06_skin.ipynb #2156d0ed
+_PART_NAMES = {"train", "training", "val", "valid", "validation", "test", "testing"}
+
+def _check_class_folders(folder, places, rows):
+    "`DataError` for a folder that holds no classes, parts instead of classes, or a class without an image."
+    endings = ", ".join(IMAGE_ENDINGS)
+    if not rows: raise DataError(f"folder: no images ({endings}) in the subfolders of {folder}")
+    if {p.name.lower() for p in places} <= _PART_NAMES:
+        raise DataError(f"folder: {folder} holds {', '.join(p.name for p in places)}, which are parts and no classes: data_dir= names "
+                        "one of them, or put the classes' folders together")
+    if empty := [p.name for p in places if p.name not in {row["dx"] for row in rows}]:
+        raise DataError(f"folder: the class {empty[0]!r} has no image ({endings}) in {folder/empty[0]}; "
+                        "take the folder away, or put images into it")
 
 # %% ../../nbs/data/06_skin.ipynb #b8f217d0
 @register("folder", marker="*/", where="your own images: one folder a class, named after it")
-def read_folder(folder: Path, # holds one folder a class
-               ) -> pd.DataFrame: # the table of the contract
+def read_folder(folder: Path,     # holds one folder a class; its images may lie in folders of their own
+                groups: str = "", # lesion or patient of each image, as in `told_groups`; "" = each image its own
+               ) -> pd.DataFrame: # the table of the contract; an image is known by its path inside the set, without ending
     "Images in one subfolder per class."
-    places = sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
-    rows = [dict(id=f"{place.name}/{name}", dx=place.name, image=locator)
-            for place in places for name, locator in image_files(folder, glob.escape(place.name)).items()]
-    if not rows: raise DataError(f"folder: no images ({', '.join(IMAGE_ENDINGS)}) in the subfolders of {folder}")
-    table = pd.DataFrame(rows)
-    return table.assign(group=table.id, source=folder.name, mask="")
+    places = sorted(p for p in folder.iterdir() if p.is_dir() and not is_hidden(Path(p.name)))
+    rows: dict[str, dict[str, str]] = {}
+    all_left_out = []
+    for place in places:
+        pictures, left_out = pictures_in(place)
+        all_left_out += left_out
+        for path, (locator, _) in pictures.items():
+            name = f"{place.name}/{path.with_suffix('').as_posix()}"
+            if name in rows: raise DataError(f"folder: {rows[name]['image']} and {locator} differ only in the ending; remove one")
+            rows[name] = dict(id=name, dx=place.name, image=locator)
+    _check_class_folders(folder, places, rows.values())
+    warn_left_out(all_left_out, folder)
+    table = pd.DataFrame(rows.values())
+    if not groups: warn_no_groups(f"folder: {folder}", "; groups= takes a CSV or a pattern that tells them")
+    return table.assign(group=told_groups(groups, table.id) if groups else table.id, source=folder.name, mask="")
 
 # %% ../../nbs/data/06_skin.ipynb #49cfa137
 @register("fitzpatrick17k", marker="fitzpatrick17k.csv",
@@ -107,8 +139,9 @@ def read_fitzpatrick17k(folder: Path,          # holds fitzpatrick17k.csv and th
                        ) -> pd.DataFrame: # the table of the contract, with condition (the column label) and the other columns beside it
     "Fitzpatrick17k (Groh et al. 2021): the images that are there."
     path = folder/"fitzpatrick17k.csv"
-    table = read_table(path, dtype={"md5hash": str})
+    table = read_table(path)
     need_columns(table, ("md5hash", "label", label, skin_type), path)
+    table = as_numbers(table, [skin_type], path)
     warn_no_groups(path.name)
     found = image_files(folder, "*")
     table = table.assign(id=table.md5hash, dx=table[label], group=table.md5hash, skin_type=table[skin_type].replace(-1, np.nan))
@@ -122,12 +155,12 @@ def read_pad_ufes_20(folder: Path, # holds metadata.csv and the images, in folde
                     ) -> pd.DataFrame: # the table of the contract, with all columns of the metadata beside it
     "PAD-UFES-20 (Pacheco et al. 2020) in its publisher's layout."
     path = folder/"metadata.csv"
-    table = read_table(path, dtype={"img_id": str, "lesion_id": str})
-    need_columns(table, ("patient_id", "img_id", "diagnostic", "fitspatrick"), path)
+    table = with_id(read_table(path), path)
+    need_columns(table, ("patient_id", "lesion_id", "diagnostic", "fitspatrick"), path)
+    table = as_numbers(table, ["age", "fitspatrick", "diameter_1", "diameter_2"], path)
     found = image_files(folder, "**/*.zip") | image_files(folder, "*")
-    table["id"] = table.img_id.str.removesuffix(".png")
     need_images("pad_ufes_20", list(table.id), found, folder, data_spec("pad_ufes_20").where)
-    return table.assign(dx=table.diagnostic.str.lower(), group=table.patient_id, skin_type=table.fitspatrick,
+    return table.assign(dx=table.diagnostic.str.lower(), group=linked(table.patient_id), skin_type=table.fitspatrick,
                         source="pad_ufes_20", image=table.id.map(found))
 
 # %% ../../nbs/data/06_skin.ipynb #64b43ccd
@@ -142,15 +175,16 @@ def read_ddi(folder: Path,                # holds ddi_metadata.csv and the image
     "Diverse Dermatology Images (Daneshjou et al. 2022)."
     path = folder/"ddi_metadata.csv"
     if skin_type not in _DDI_TYPES: raise DataError(f"ddi: skin_type={skin_type!r}: allowed are {', '.join(map(repr, _DDI_TYPES))}")
-    table = read_table(path, dtype={"DDI_file": str})
+    table = read_table(path)
     need_columns(table, ("DDI_file", "skin_tone", "malignant", label), path)
+    table = as_numbers(table, ["skin_tone"], path)
     if (wrong := ~table.skin_tone.isin(_DDI_TYPES["unknown"])).any():
         first = table[wrong].iloc[0]
-        raise DataError(f"{path}: skin_tone is {first.skin_tone} ({first.DDI_file}); allowed are 12, 34, 56")
+        raise DataError(f"{path}: skin_tone is {first.skin_tone:g} ({first.DDI_file}); allowed are 12, 34, 56")
     warn_no_groups(path.name)
-    found, ids = image_files(folder, "*"), table.DDI_file.str.removesuffix(".png")
+    found, ids = image_files(folder, "*"), table.DDI_file.map(without_ending)
     need_images("ddi", list(ids), found, folder, data_spec("ddi").where)
-    dx = table.malignant.map({True: "malignant", False: "benign"}) if label == "malignant" else table[label]
+    dx = table.malignant.str.lower().map(dict(true="malignant", false="benign")) if label == "malignant" else table[label]
     types = table.skin_tone.map(_DDI_TYPES[skin_type])
     return table.assign(id=ids, dx=dx, group=ids, skin_type=types, source="ddi", image=ids.map(found))
 
@@ -163,18 +197,11 @@ def _heaviest(text):
     except (ValueError, SyntaxError, TypeError, AttributeError) as error:
         raise DataError(f"scin: {text!r} is no dict of conditions and weights") from error
 
-def _linked(cases, images):
-    "The smallest of all cases that share images with a case, directly or through others."
-    while True:
-        linked = cases.groupby(images).transform("min").groupby(cases).transform("min")
-        if linked.equals(cases): return cases
-        cases = linked
-
 # %% ../../nbs/data/06_skin.ipynb #5be40008
 def _scin_images(folder):
     "One row an image, with the columns of both CSVs; empty cells are NaN."
     path = sorted(folder.glob("*scin_cases.csv"))[0]
-    cases, labels = (read_table(p, dtype=str) for p in (path, path.with_name(path.name.replace("cases", "labels"))))
+    cases, labels = (read_table(p) for p in (path, path.with_name(path.name.replace("cases", "labels"))))
     need_columns(cases, ("case_id", "image_1_path", "fitzpatrick_skin_type"), path)
     need_columns(labels, ("case_id", "weighted_skin_condition_label", "dermatologist_fitzpatrick_skin_type_label_1"),
                  path.name.replace("cases", "labels"))
@@ -197,7 +224,7 @@ def read_scin(folder: Path,                     # holds scin_cases.csv, scin_lab
     types = given.apply(lambda c: c.str.extract("^FST([1-6])$", expand=False).astype(float))
     table = table.assign(id=table.path.map(lambda p: Path(p).stem), skin_type=types.quantile(.5, axis=1, interpolation="lower"),
                          dx=table.weighted_skin_condition_label.map(_heaviest, na_action="ignore"))
-    table["group"] = _linked(table.case_id, table.id)
+    table["group"] = linked(table.case_id, table.id)
     labelled = table.dropna(subset="dx").drop_duplicates("id")
     if labelled.empty: raise DataError(f"scin: no case in {folder} has a weighted_skin_condition_label")
     if len(labelled) < len(table):

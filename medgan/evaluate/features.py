@@ -10,7 +10,8 @@ __all__ = ['SHIPPED', 'INCEPTION_SHA256', 'FeatureCNN', 'random_views', 'Extract
 import hashlib
 import io
 import math
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +29,7 @@ from ..core.plots import progress_bar
 from ..core.statistics import bootstrap_interval
 from ..data.images import ImageData, load_data
 from ..data.prepare import cache_dir
+from ..data.splits import group_codes
 from .classifiers import classifier_scores, fit_classifier, image_batches, predict
 from medgan.training.checkpoints import (
     CheckpointError,
@@ -104,10 +106,11 @@ class ExtractorError(ValueError):
 @dataclass(frozen=True)
 class Extractor:
     "Images to features, with the name that stands beside every number made from them."
-    name: str                            # as in results, e.g. "HAM10000 CNN"
+    name: str                            # as in results, e.g. "HAM10000 CNN 2"
     channels: int                        # of the images it takes: 3, or 1; grey images are shown to 3 channels as grey RGB
     net: Callable[[Tensor], Tensor]      # images (B,channels,H,W) as `ImageData.read` gives them -> features (B,dim)
     fingerprint: str                     # changes with the weights
+    seen: Sequence[int] = ()             # groups that trained it, as in `group_codes`; none are known of foreign networks
 
 # %% ../../nbs/evaluate/01_features.ipynb #b451200a
 def _fingerprint_of(name, weights):
@@ -118,8 +121,8 @@ def _fingerprint_of(name, weights):
 
 # %% ../../nbs/evaluate/01_features.ipynb #2abc5ffb
 SHIPPED = {  # name in results, data set, channels, largest turn in training in degrees
-    "skin": ("HAM10000 CNN", "ham10000", 3, 180.),
-    "brain": ("SOOP CNN", "soop", 1, 15.),
+    "skin": ("HAM10000 CNN 2", "ham10000", 3, 180.),
+    "brain": ("SOOP CNN 2", "soop", 1, 15.),
 }
 
 # %% ../../nbs/evaluate/01_features.ipynb #e187a3ed
@@ -166,10 +169,12 @@ def train_extractor(name: str,           # "skin" or "brain"
                              progress=title)
     test = parts["test"]
     card = dict(name=title, data=data.name, fingerprint=data.fingerprint, classes=list(data.classes), channels=channels,
-                width=width, split="by group, 70/15/15 %", seed=seed, train_images=len(parts["train"]),
-                test_images=len(test), test_groups=test.table.group.nunique(), epochs=len(history),
+                width=width, split="by the groups' names, 70/15/15 %", seed=seed, train_images=len(parts["train"]),
+                test_images=len(test), **{f"{k}_groups": part.table.group.nunique() for k, part in parts.items()}, epochs=len(history),
                 best_epoch=int(history.val_balanced_accuracy.idxmax()) + 1, **_test_scores(net, test, seed))
-    save_checkpoint(Path(file) if file else weights_file(name), dict(net=net.state_dict()), card)
+    seen = group_codes([*parts["train"].table.group, *parts["val"].table.group])
+    state = dict(net=net.state_dict(), seen=dict(groups=torch.from_numpy(seen)))
+    save_checkpoint(Path(file) if file else weights_file(name), state, card)
     return card
 
 # %% ../../nbs/evaluate/01_features.ipynb #0588405f
@@ -184,7 +189,8 @@ def _shipped(name):
     net = FeatureCNN(card["channels"], len(card["classes"]), card["width"])
     load_weights(net, state["net"], name)
     net.eval().to(_device(), memory_format=torch.channels_last)
-    return Extractor(card["name"], card["channels"], net.features, _fingerprint_of(card["name"], net.state_dict()))
+    seen = tuple(state["seen"]["groups"].tolist())
+    return Extractor(card["name"], card["channels"], net.features, _fingerprint_of(card["name"], net.state_dict()), seen)
 
 # %% ../../nbs/evaluate/01_features.ipynb #a6ea5139
 INCEPTION_SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
@@ -301,5 +307,7 @@ def image_features(data: ImageData,       # images
                        total=-(-len(data)//batch_size), unit="batch", disable=len(data) < 5000)
     features = np.concatenate([_batch_features(x, extractor) for x in bar])
     if not np.isfinite(features).all(): raise ExtractorError(f"{extractor.name}: features of {data.name} are not finite")
-    if keep: write_whole(file, _npy(features))
+    try:
+        if keep: write_whole(file, _npy(features))
+    except OSError as error: warnings.warn(f"{file} cannot be written ({error}): the features are computed again next time", stacklevel=2)
     return features

@@ -8,6 +8,7 @@ __all__ = ['K_PRECISION', 'K_DENSITY', 'N_MIN', 'SHARES', 'MetricError', 'half_s
            'relative_diversity', 'noise_like', 'evaluate']
 
 # %% ../../nbs/evaluate/02_metrics.ipynb #76a6a0c0
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -26,7 +27,7 @@ from torch_fidelity.sample_similarity_base import SampleSimilarityBase
 from ..core.checks import check_number
 from ..core.statistics import mean_interval, wilson_interval
 from ..data.images import ImageData, as_image_data
-from ..data.splits import split_groups
+from ..data.splits import share_known, split_groups
 from .features import Extractor, image_features, load_extractor
 from ..networks.layers import in_batches
 from ..training.loop import evaluating
@@ -401,14 +402,18 @@ def evaluate(generated,                # `Generated`, or images as in `as_image_
              n_splits: int = 20,       # deals into halves behind each interval; 0 = no intervals
              level: float = .95,       # coverage
              seed: int = 0,            # of deals, noise and draws
-            ) -> pd.DataFrame:         # by class ("all" first) and metric: value, low, high, floor, ceiling, n_generated, n_real, features
-    "Everything that can be said about generated images without looking at them."
+            ) -> pd.DataFrame:         # by class and metric: value, low, high, floor, ceiling, n_generated, n_real, features, seen
+    "Everything that can be said without looking, and `seen`: the share of held-out images whose groups trained the extractor."
     check_number("n_splits", n_splits, 0, whole=True)
     check_number("n_path", n_path, 0, whole=True)
     check_number("level", level, .5, .999)
     sets = _compared_sets(generated, real, held_out, seed)
     is_grey = sets["real"].images.shape[-1] == 1
     if not isinstance(extractor, Extractor): extractor = load_extractor(extractor or ("brain" if is_grey else "skin"))
+    seen = share_known(sets["held_out"].table.group, extractor.seen)
+    if seen:
+        warnings.warn(f"{extractor.name} was trained on {seen:.1%} of the held-out images' groups: the floor is no floor; "
+                      "take images that it has not seen, or another extractor", stacklevel=2)
     features = {name: image_features(data, extractor) for name, data in sets.items()}
     tables = {"all": _with_yardsticks(features, sets["real"].table.group, n_splits, level, seed)}
     if isinstance(generated, Generated) and n_path:
@@ -419,4 +424,4 @@ def evaluate(generated,                # `Generated`, or images as in `as_image_
         by_class = _class_tables(sets, features, n_splits, level, seed)
         if (mean := _mean_over_classes(by_class)) is not None: tables["mean over classes"] = mean
         tables |= by_class
-    return pd.concat(tables, names=["class", "metric"]).assign(features=extractor.name)
+    return pd.concat(tables, names=["class", "metric"]).assign(features=extractor.name, seen=seen)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from ..core.checks import check_choice, check_number
 from ..data.images import ImageData
-from .classifiers import image_batches
+from .classifiers import image_batches, remember_seen, warn_seen
 from ..networks.augmentation import random_turns
 from ..networks.layers import in_batches
 from ..networks.losses import dice_loss
@@ -61,6 +61,7 @@ def predict_masks(net: nn.Module,        # images to logits (B,1,H,W)
     check_number("batch_size", batch_size, 1, whole=True)
     check_number("threshold", threshold, 0, 1)
     if not len(data): raise ValueError("no images")
+    warn_seen(net, data)
     masks, n_seen = [], 0
     with evaluating(net) as device:
         for x in image_batches(data, batch_size, device):
@@ -75,8 +76,7 @@ def _check_parts(net, train, val):
         if not len(data): raise ValueError(f"{part}: no images")
         if data.masks is None: raise ValueError(f"{part}: {data.name} has no masks; a segmenter needs them")
         in_batches(net, data.read(np.arange(1))["image"])           # the net says what it does not take
-    if shared := set(train.table.id) & set(val.table.id):
-        raise ValueError(f"{len(shared)} images are in the training and in the validation part")
+    remember_seen(net, train, val)
 
 # %% ../../nbs/evaluate/03_segmentation.ipynb #0628ba18
 def fit_segmenter(net: nn.Module,        # images to logits (B,1,H,W); receives the best weights

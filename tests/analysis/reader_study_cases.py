@@ -14,7 +14,7 @@ def image_set(name, n=12, size=16, channels=3, classes=CLASSES, seed=0):
     rng = np.random.default_rng(seed)
     coarse = rng.integers(60, 200, (n*len(classes), size, size, channels), dtype=np.uint8)
     labels = np.repeat(classes, n)
-    for i, c in enumerate(classes): coarse[labels == c, :, :, i % channels] = 230
+    for i, c in enumerate(classes if channels > 1 else ()): coarse[labels == c, :, :, i % channels] = 230
     return as_image_data(coarse, name=name, labels=labels)
 
 def items_of(key): return pd.DataFrame(json.loads(key.read_text(encoding="utf-8"))["items"]).T.rename_axis("item")

@@ -25,7 +25,7 @@ from medgan.training.parameters import parameters_cell
 NOTEBOOK = Path(__file__).parents[2]/"nbs"/"analysis"/"01_metric_study.ipynb"
 
 @pytest.fixture(scope="module")
-def parts(): return load_data("phantom", size=16, n=500).split(dict(real=.5, pool=.5))
+def parts(): return load_data("phantom", size=16, n=500).split(dict(real=.5, pool=.5), seed=1)
 
 @pytest.fixture(scope="module")
 def study(parts): return study_table(parts["pool"], parts["real"], [pixel_extractor(4)], [0., .5, 1.], n_splits=2)

@@ -30,7 +30,8 @@ def build(args, out_dir=""):
     n = args.steps*args.batch_size
     label = np.arange(n) % 7
     images = np.random.default_rng(0).integers(0, 256, (n, args.size, args.size, 3), dtype=np.uint8)
-    table = pd.DataFrame(dict(id=[str(i) for i in range(n)], dx=[classes[c] for c in label], label=label, group=range(n)))
+    groups = [f"toy/{i}" for i in range(n)]
+    table = pd.DataFrame(dict(id=[str(i) for i in range(n)], dx=[classes[c] for c in label], label=label, group=groups))
     data = ImageData("bench", images, None, table, classes, "bench")
     G, D = build_cdcgan(CDCGANConfig(size=args.size, classes=classes, width=args.width))
     opt_G, opt_D = (torch.optim.Adam(net.parameters(), 2e-4, betas=(.5, .999)) for net in (G, D))

@@ -15,7 +15,7 @@ def test_slices(tmp_path, cache):
     "Catches shifted rows, slices cropped, stretched or put aside, masks that go another way than their images, [-1,1] for one channel."
     arrays, data = toy_slices(), slices(tmp_path/"toy")
     assert data.classes == ("healthy", "pathological") and len(data) == 6 and data.images.shape == (6, 30, 30, 1)
-    assert list(data.table.group) == ["s0", "s0", "s1", "s1", "s2", "s2"] and set(data.table.source) == {"slices"}
+    assert list(data.table.group) == [f"slices/s{i}" for i in (0, 0, 1, 1, 2, 2)] and set(data.table.source) == {"slices"}
     assert data.labels.tolist() == [0, 1]*3 and data.table.is_pathological.tolist() == [False, True]*3
     assert data.table.is_pathological.dtype == bool
     assert np.allclose(data.table.lesion_share, [0, 6*7/600]*3)
@@ -196,7 +196,7 @@ def stats(folder, **changed):
                    lesion_to_rest_mean_ratio=[1.1, np.nan, 1.3, np.nan, 1.5, np.nan])
     pd.DataFrame({k: v for k, v in (columns | changed).items() if v is not None}).to_csv(folder/"axial_stats.csv", index=False)
 
-def soop(folder, **options): return load_data("soop", str(folder), size=16, **options).table.group.tolist()
+def soop(folder, **options): return load_data("soop", str(folder), size=16, **options).table.group.str.removeprefix("soop/").tolist()
 
 def test_soop_quality(tmp_path, cache, capsys):
     "Catches limits the wrong way round, healthy slices dropped for want of a contrast, rows matched by number, a silent loss."

@@ -27,7 +27,8 @@ def test_volumes(tmp_path, cache):
     assert np.array_equal(data.masks[:12], masks) and np.array_equal(data.images[12:], data.images[:12]) and (data.images == 255).any()
     assert data.classes == ("healthy", "pathological") and data.table.dx.tolist() == (["healthy"]*7 + ["pathological"]*3 + ["healthy"]*2)*2
     assert data.labels.tolist() == [0]*7 + [1]*3 + [0]*9 + [1]*3 + [0]*2 and data.table.is_pathological.dtype == bool
-    assert list(data.table.id[:13]) == [f"p1_{z:03d}" for z in range(12)] + ["p2_000"] and list(data.table.group) == ["p1"]*12 + ["p2"]*12
+    assert list(data.table.id[:13]) == [f"p1_{z:03d}" for z in range(12)] + ["p2_000"]
+    assert list(data.table.group) == ["nifti/p1"]*12 + ["nifti/p2"]*12
     assert np.allclose(data.table.lesion_share[:12], masks.sum(axis=(1, 2))/(20*26))
     assert np.allclose(data.table.level[:12], (np.arange(12) + .5)/12)
     batch = data.read(np.arange(24))
@@ -91,7 +92,7 @@ def test_volumes_namings(tmp_path, cache, name, files):
     assert len(data) == 12*len(files) and set(data.table.source) == {name}
     for row in data.table.itertuples():
         case, z = row.id.rsplit("_", 1)
-        assert row.group == by_case[case][0] and row.is_pathological == (7 <= int(z) - by_case[case][1] % 3 < 10)
+        assert row.group == f"{name}/{by_case[case][0]}" and row.is_pathological == (7 <= int(z) - by_case[case][1] % 3 < 10)
     if name not in ("nifti", "brats"):                                       # data_dir names the folder of these
         assert load_data(name, str(tmp_path), size=26).fingerprint == data.fingerprint
 
@@ -150,7 +151,7 @@ def test_volumes_kinds(tmp_path, cache):
 def test_volumes_split(tmp_path, cache):
     "Catches slices of one patient on two sides, whose scans are two cases."
     cases = [f"BraTS-GLI-{i:05d}-{j:03d}" for i in range(8) for j in range(2)]
-    parts = volumes(tmp_path, "brats", cases=cases).split()
+    parts = volumes(tmp_path, "brats", cases=cases).split(seed=2)
     groups = [set(part.table.group) for part in parts.values()]
     assert sum(map(len, parts.values())) == 12*16 and len(set.union(*groups)) == sum(map(len, groups)) == 8
 
@@ -179,3 +180,19 @@ def test_volumes_speed(tmp_path, cache):
     data = load_data("nifti", str(tmp_path), size=104, frame=(208, 160))
     seconds = time.process_time() - started
     assert len(data) == 60 and seconds < 2, f"{seconds:.2f} s"
+
+def test_sessions_of_one_person(tmp_path, cache):
+    "Catches two sessions of a person (BIDS) on two sides, and cases of one patient that only the user can tell."
+    data = volumes(tmp_path/"bids", cases=("sub-01_ses-1", "sub-01_ses-2", "sub-02_ses-1_run-2"))
+    assert sorted(set(data.table.group)) == ["nifti/sub-01", "nifti/sub-02"]
+    data = volumes(tmp_path/"own", cases=("a_1", "a_2", "b_1"), groups=r"(?P<group>.*)_\d")
+    assert sorted(set(data.table.group)) == ["nifti/a", "nifti/b"]
+
+def test_volume_that_is_not_fetched(tmp_path, cache):
+    "Catches a person left out without a word because the files are links to nothing."
+    volumes(tmp_path, cases=("a", "b"))
+    for path in (tmp_path/"b").iterdir():
+        path.unlink()
+        path.symlink_to(tmp_path/"annex"/path.name)
+    with pytest.warns(UserWarning, match="2 pictures are left out, such as .*b_flair.nii.gz .a link to a file that is not there"):
+        assert set(load_data("nifti", str(tmp_path), size=26).table.group) == {"nifti/a"}

@@ -24,7 +24,8 @@ def test_image_twice(tiny_ham, cache):
 def test_column_missing(tiny_ham, cache, column):
     "Catches a KeyError of pandas."
     edit_metadata(tiny_ham, lambda t: t.drop(columns=column))
-    with refused(cache, tiny_ham/"HAM10000_metadata", f"column {column} is missing", "dx_type"): ham(tiny_ham)
+    needed = "id or image_id or isic_id or image_name or image or img_id" if column == "image_id" else column
+    with refused(cache, tiny_ham/"HAM10000_metadata", f"column {needed} is missing", "dx_type"): ham(tiny_ham)
 
 @pytest.mark.parametrize("content", ["", "lesion_id,image_id,dx\n", b"\x89PNG\r\n\x1a\n\x00\xff\xfe"], ids=["no byte", "no row", "no text"])
 def test_metadata_without_rows(tiny_ham, cache, content):

@@ -2,6 +2,7 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -70,6 +71,25 @@ def test_crash_while_preparing(tiny_ham, cache, monkeypatch, error):
         with pytest.raises(error if isinstance(error, type) else OSError): ham(tiny_ham)
     assert left(cache) == []
     assert len(ham(tiny_ham)) == 42
+
+def turn_a_bit(path):
+    data = bytearray(path.read_bytes())
+    data[-5] ^= 1
+    path.write_bytes(data)
+
+@pytest.mark.parametrize("name, damage", [
+    ("images.npy", turn_a_bit), ("masks.npy", Path.unlink), ("images.npy", lambda p: p.write_bytes(p.read_bytes()[:-100])),
+    ("sizes.npy", turn_a_bit), ("meta.json", Path.unlink), ("meta.json", lambda p: p.write_text("{")),
+    ("masks.npy", lambda p: p.write_bytes(b""))])
+def test_damaged(tiny_ham, cache, name, damage):
+    "Catches a prepared set whose masks are gone, whose files are cut, or in which a bit has turned, and that is used all the same."
+    first = ham(tiny_ham)
+    folder, = cache.iterdir()
+    images, masks = np.array(first.images), np.array(first.masks)
+    damage(folder/name)
+    with pytest.warns(UserWarning, match=f"{folder.name} is damaged: it is prepared again"): second = ham(tiny_ham)
+    assert second.fingerprint == first.fingerprint and np.array_equal(second.images, images) and np.array_equal(second.masks, masks)
+    assert left(cache) == [folder.name]
 
 RACE = """
 import multiprocessing, os, sys

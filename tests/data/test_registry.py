@@ -46,7 +46,7 @@ def test_known_set():
 def test_reader_options():
     "Catches the folder, or what a set fixes itself, taken for an option; a drawn set whose first option is taken for its folder."
     assert reader_options(data_spec("ham10000")) == {}
-    assert reader_options(data_spec("lgg")) == dict(middle=60, frame=None)
+    assert reader_options(data_spec("lgg")) == dict(middle=60, frame=None, groups="")
     assert reader_options(data_spec("phantom")) == dict(n=3000, phantom_seed=0)
     assert list(reader_options(data_spec("stroke_phantom"))) == ["n_subjects", "n_slices", "phantom_seed"]
 

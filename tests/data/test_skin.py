@@ -34,7 +34,8 @@ def test_layout_of_dataverse(tiny_ham, cache):
     for path in tiny_ham.glob("*.zip"):
         with zipfile.ZipFile(path) as archive: files |= {Path(n).name: archive.read(n) for n in archive.namelist()}
     for i, row in data.table.iterrows():
-        assert (row.dx, row.group) == tuple(metadata.loc[row.id, ["dx", "lesion_id"]]) and data.labels[i] == HAM_CLASSES.index(row.dx)
+        lesion = row.group.removeprefix("ham10000/")
+        assert (row.dx, lesion) == tuple(metadata.loc[row.id, ["dx", "lesion_id"]]) and data.labels[i] == HAM_CLASSES.index(row.dx)
         crop = lambda name: np.asarray(Image.open(io.BytesIO(files[name])))[:, 5:35]
         sample = data[i]
         assert sample["image"].shape == (3, 30, 30) and sample["image"].dtype == torch.float32 and sample["label"] == data.labels[i]
@@ -108,8 +109,8 @@ def test_isic(tmp_path, cache, year, classes):
         data = load_data("isic", str(tmp_path/"isic"), size=16)
     assert len(data) == 12 and data.classes == classes and data.table.group.nunique() == 6
     first = data.table.set_index("id").loc["ISIC_0000000"]
-    assert first.dx == ("malignant" if year == 2020 else "mel") and first.group == "IP_0000000"
-    assert data.table.group[data.table.id == "ISIC_0000001"].item() == "IP_0000000"
+    assert first.dx == ("malignant" if year == 2020 else "mel") and first.group == "isic/IP_0000000"
+    assert data.table.group[data.table.id == "ISIC_0000001"].item() == "isic/IP_0000000"
 
 def test_isic_without_lesions(tmp_path, cache):
     "Catches silence where every image becomes a group of its own."

@@ -91,7 +91,7 @@ def test_pad_ufes_20(tmp_path, cache, zipped):
         data = open_set("pad_ufes_20", tmp_path)
     table = data.table.set_index("id").loc[names]
     assert data.classes == ("ack", "bcc", "mel", "nev", "scc", "sek") and list(table.dx) == ["bcc", "ack", "mel", "nev", "scc", "sek"]
-    assert list(table.group) == ["PAT_8", "PAT_8", "PAT_9", "PAT_10", "PAT_11", "PAT_11"] and list(table.age) == list(range(50, 56))
+    assert list(table.group) == [f"pad_ufes_20/PAT_{i}" for i in (8, 8, 9, 10, 11, 11)] and list(table.age) == list(range(50, 56))
     assert np.array_equal(table.skin_type, [2, np.nan, 3, 1, np.nan, 6], equal_nan=True)
 
 def test_pad_ufes_20_bad(tmp_path, cache):

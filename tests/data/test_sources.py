@@ -11,7 +11,7 @@ from small_sets import boxes_csv, edit_zip, ham, image_folder, left, refused, un
 from medgan.data import registry
 from medgan.data.images import load_data
 from medgan.data.registry import DataError, register
-from medgan.data.sources import DrawnSource, FileSource, Originals
+from medgan.data.sources import DrawnSource, FileSource, Originals, PhotoSource
 
 @pytest.mark.parametrize("damage", [lambda b: b[:len(b)//2], lambda b: b"", lambda b: b"<html>404</html>", lambda b: b[:30]],
                          ids=["half", "empty", "html", "header only"])
@@ -107,7 +107,7 @@ def levels(tmp_path):
         dx = ["high" if int(path.read_text()) > 4 else "low" for path in paths]
         source = Levels()
         source.version += shade
-        table = dict(id=[path.stem for path in paths], dx=dx, group=[path.stem for path in paths], image=map(str, paths))
+        table = dict(id=[path.stem for path in paths], dx=dx, group=[f"b{path.stem}" for path in paths], image=map(str, paths))
         return pd.DataFrame(table).assign(mask=lambda t: t.image), source
     (tmp_path/"levels").mkdir()
     for i in range(9): (tmp_path/"levels"/f"{i}.level").write_text(str(i))
@@ -120,7 +120,7 @@ def test_a_source_of_ones_own(levels, cache, monkeypatch):
     assert data.shape == (16, 8) and data[5]["image"].shape == (1, 16, 8) and data.classes == ("low", "high")
     assert data.images[5, :, 0, 0].tolist() == [255]*5 + [5]*11 and data.labels.tolist() == [0]*5 + [1]*4
     assert data.masks[:, :, 0].sum(1).tolist() == list(range(9)) and data.table.share.tolist() == [i/16 for i in range(9)]
-    assert data.roi_boxes()[3].tolist() == [[0, 0, 8, 3]] and len(load_data("levels", str(levels), size=16, split="train")) == 5
+    assert data.roi_boxes()[3].tolist() == [[0, 0, 8, 3]] and len(load_data("levels", str(levels), size=16, split="train")) == 3
     monkeypatch.setattr(Levels, "decode", lambda *_: pytest.fail("decoded again"))
     again = load_data("levels", str(levels), size=16)
     assert again.fingerprint == data.fingerprint and again.table.share.equals(data.table.share) and len(left(cache)) == 1
@@ -139,3 +139,31 @@ def test_a_source_without_its_columns(levels, cache):
     "Catches an AttributeError of pandas where a reader forgets the column that its source needs."
     register("levels", marker="*.level")(lambda folder: pd.DataFrame(dict(id=["a"], dx="x", group="g")))
     with refused(cache, "the reader of levels: column image is missing"): load_data("levels", str(levels), size=16)
+
+def masked(folder, masks): # name -> PIL image
+    "A set of the kind of `levels`: photographs with these masks."
+    rows = []
+    for i, (name, mask) in enumerate(masks.items()):
+        Image.fromarray(np.random.default_rng(i).integers(0, 256, (16, 16, 3), np.uint8)).save(folder/f"{name}.png")
+        mask.save(folder/f"{name}_mask.png")
+        rows.append(dict(id=name, image=str(folder/f"{name}.png"), mask=str(folder/f"{name}_mask.png")))
+    return PhotoSource().make("masked", pd.DataFrame(rows), 16)[1]
+
+def test_masks_of_every_kind(tmp_path):
+    "Catches masks of 0 and 1 that come out empty, palettes read as numbers, masks in the transparency, a third value guessed at."
+    spot = np.zeros((16, 16), bool)
+    spot[3:9, 4:13] = True
+    palette = Image.fromarray(spot.astype(np.uint8), "P")
+    palette.putpalette([0, 0, 0, 128, 0, 0])
+    alpha = np.zeros((16, 16, 4), np.uint8)
+    alpha[..., 3] = spot*255
+    kinds = dict(full=Image.fromarray(spot*np.uint8(255)), ones=Image.fromarray(spot.astype(np.uint8)), bits=Image.fromarray(spot),
+                 palette=palette, alpha=Image.fromarray(alpha), deep=Image.fromarray(spot.astype(np.uint16)*65535),
+                 none=Image.new("L", (16, 16)))
+    for name, mask in zip(kinds, masked(tmp_path, kinds)): assert np.array_equal(mask, spot & (name != "none")), name
+    three = np.where(spot, np.uint8(255), np.uint8(0))
+    three[0, 0] = 128
+    with pytest.raises(DataError, match="three_mask.png .a mask has two values .*this one has 3: 0, 128, 255"):
+        masked(tmp_path, dict(three=Image.fromarray(three)))
+    with pytest.raises(DataError, match="all 2 masks are empty"):
+        masked(tmp_path, dict(a=Image.new("L", (16, 16)), b=Image.new("1", (16, 16))))

@@ -1,77 +1,122 @@
-"No group on two sides, no class without an image, whatever the table."
-
+"No group on two sides, whatever is chosen of a set: its side follows from its name and the seed."
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from small_sets import edit_metadata, ham
 
+from medgan.data.images import as_image_data, load_data
 from medgan.data.registry import DataError
-from medgan.data.splits import PARTS, split_groups
+from medgan.data.splits import PARTS, group_sides, one_name, split_groups
 
-def random_table(rng):
-    "Groups of 1 to 6 images; most have one class, some several; class sizes differ by a factor of 50."
-    n_classes, group, label = rng.integers(1, 6), [], []
-    for c in range(n_classes):
-        for _ in range(int(rng.choice([3, 4, 10, 60, 150]))):
-            n = int(rng.choice([1, 1, 1, 2, 6]))
-            group += [f"g{len(set(group))}"]*n
-            label += [f"c{c}"]*n
-    order = rng.permutation(len(group))
-    return np.array(group)[order], np.array(label)[order]
+NAMES = [f"ham10000/HAM_{i:07d}" for i in range(40)]
 
-@pytest.mark.parametrize("seed", range(25))
-def test_split(seed):
-    "Catches a group on two sides, a class that a part lacks, and shares that drift: 25 random tables."
-    rng = np.random.default_rng(seed)
-    groups, labels = random_table(rng)
-    part = split_groups(groups, labels, seed=seed)
-    table = pd.DataFrame(dict(group=groups, label=labels, part=part))
-    assert (table.groupby("group").part.nunique() == 1).all()
-    for label, rows in table.groupby("label"):
-        assert set(rows.part) == set(PARTS)
-        for name, share in PARTS.items():
-            assert abs((rows.part == name).sum() - share*len(rows)) <= 12, (label, name, share)   # two groups of six
-    assert np.array_equal(part, split_groups(groups, labels, seed=seed))
-    assert len(groups) < 40 or not np.array_equal(part, split_groups(groups, labels, seed=seed + 1))
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.sampled_from(NAMES), min_size=1, max_size=40, unique=True), st.permutations(NAMES), st.integers(0, 3))
+def test_side_is_of_the_name(some, order, seed):
+    "Catches a side that depends on which other groups there are, or on their order."
+    side = dict(zip(order, group_sides(order, seed=seed)))
+    assert list(group_sides(some, seed=seed)) == [side[name] for name in some]
 
-def test_split_is_of_the_groups():
-    "Catches a split that changes with the order of the rows, and one that follows the rows instead of the groups."
-    groups, labels = random_table(np.random.default_rng(1))
-    order = np.random.default_rng(2).permutation(len(groups))
-    assert np.array_equal(split_groups(groups[order], labels[order]), split_groups(groups, labels)[order])
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.sampled_from(NAMES), min_size=1, max_size=4), st.integers(0, 3))
+def test_side_of_joined_groups(names, seed):
+    "Catches groups that are one in one set and two in another, and stand on two sides then."
+    sides = set(group_sides(names, seed=seed))
+    assert group_sides([one_name(names)], seed=seed)[0] == (sides.pop() if len(sides) == 1 else "")
 
-def test_split_with_mixed_groups():
-    "Catches a patient with a rare and a common class who is dealt twice."
-    groups = np.repeat([f"p{i}" for i in range(60)], 3)
-    labels = np.where(np.arange(180) % 9 == 0, "rare", "common")
-    part = pd.Series(split_groups(groups, labels))
-    assert (part.groupby(groups).nunique() == 1).all() and set(part[labels == "rare"]) == set(PARTS)
+CLASSES = ("a", "b", "c", "d")
+
+@st.composite
+def sets(draw):
+    "Images of 400 groups with one class or several, some of the classes and rows of it, in any order."
+    rng = np.random.default_rng(draw(st.integers(0, 10**6)))
+    groups = rng.integers(0, 400, draw(st.integers(500, 900)))
+    labels = np.where(rng.random(len(groups)) < .2, rng.integers(0, 4, len(groups)), groups % 4)
+    classes = draw(st.lists(st.sampled_from(range(4)), min_size=1, max_size=4, unique=True))
+    rows = rng.permutation(np.flatnonzero(np.isin(labels, classes)))[:draw(st.integers(300, 900))]
+    return groups[rows], labels[rows]
+
+@settings(max_examples=40, deadline=None)
+@given(sets(), sets(), st.integers(0, 5))
+def test_two_calls_never_disagree(one, other, seed):
+    "Catches a network that has seen another call's test groups: any classes, limits, sizes and orders of one set."
+    sides = []
+    for size, (groups, labels) in zip((8, 16), (one, other)):
+        images = np.zeros((len(groups), size, size), np.uint8)
+        data = as_image_data(images, groups=[f"set/{g}" for g in groups], labels=[CLASSES[i] for i in labels])
+        try: parts = data.split(seed=seed)
+        except DataError: return                                     # a part without a class is refused: nothing can leak
+        assert sum(map(len, parts.values())) == len(data)
+        sides.append({group: name for name, part in parts.items() for group in part.table.group})
+    assert all(sides[0][group] == sides[1][group] for group in sides[0].keys() & sides[1].keys())
+
+def test_choice_of_classes(cache):
+    "Catches a split that is dealt after the choice of classes, as it was: half of the test lesions had been trained on."
+    some = {name: load_data("phantom", size=16, n=900, classes=["nv", "mel"], split=name) for name in PARTS}
+    whole = load_data("phantom", size=32, n=2000).split()
+    for name, part in some.items():
+        for other in PARTS:
+            if other != name: assert not set(part.table.group) & set(whole[other].table.group)
+
+def test_shares():
+    "Catches shares that drift, parts that come out alike for all seeds, and a second split that repeats the first."
+    names = [f"g{i}" for i in range(4000)]
+    side = group_sides(names)
+    for name, share in PARTS.items(): assert abs((side == name).mean() - share) < .025
+    assert .5 < (side == group_sides(names, seed=1)).mean() < .6                # .7**2 + 2*.15**2 = .535
+    halves = group_sides(names, dict(one=.5, two=.5))
+    assert abs((halves[side == "train"] == "one").mean() - .5) < .03
+
+@pytest.mark.parametrize("parts", [dict(train=.8, test=.2), dict(train=.6, reserve=.15, val=.1, test=.15), dict(test=.15, train=.85)])
+def test_splits_of_other_shares(parts):
+    "Catches a test part that another notebook, with other shares, has trained on."
+    names = [f"g{i}" for i in range(2000)]
+    one, other = group_sides(names), group_sides(names, parts)
+    assert not ((one == "test") & (other == "train")).any() and not ((other == "test") & (one == "train")).any()
+
+def test_in_no_part():
+    "Catches images whose group has names on two sides, put on either of them or dropped without a word."
+    names = np.array([f"set/{i}" for i in range(60)])
+    side = group_sides(names)
+    both = one_name([names[side == "train"][0], names[side == "test"][0]])
+    data = as_image_data(np.zeros((61, 8, 8), np.uint8), groups=[*names, both])
+    with pytest.warns(UserWarning, match="images: 1 images are in no part") as caught: parts = data.split()
+    assert sum(map(len, parts.values())) == 60 and not any(both in set(part.table.group) for part in parts.values())
+    assert caught[0].filename == __file__
 
 @pytest.mark.parametrize("parts", [dict(a=.5, b=.4), dict(a=1.2, b=-.2), dict(a=1., b=0.), dict(a=float("nan"), b=.5)])
 def test_bad_shares(parts):
     "Catches shares that leave images in no part."
     with pytest.raises(DataError, match="add up to 1"): split_groups(range(20), ["x"]*20, parts)
 
-def test_volumes_split_of_mixed_patients():
-    "Catches a split that is refused because only one patient has no healthy slice, and a part without a class."
-    for seed in range(20):
-        rng = np.random.default_rng(seed)
-        groups = np.repeat(np.arange(12), 10)
-        labels = np.where(rng.random(120) < .4, "healthy", "pathological")
-        labels[groups == seed % 12] = "pathological"
-        part = split_groups(groups, labels, seed=seed)
-        assert pd.Series(part).groupby(groups).nunique().eq(1).all() and (pd.crosstab(part, labels) > 0).all(axis=None)
-    groups, labels = np.arange(9), np.array(["a"]*6 + ["b"]*3)
-    with pytest.raises(DataError, match=r"class 'b' has 2 group\(s\) \(3 images\)"): split_groups([*groups[:8], 7], labels)
+@pytest.mark.parametrize("seed", [None, 1.5, "0", True])
+def test_bad_seed(seed):
+    "Catches seed=None, which dealt anew at each call."
+    with pytest.raises(DataError, match="a split needs a whole number"): split_groups(range(20), ["x"]*20, seed=seed)
 
-def test_split_part_without_a_class():
-    "Catches a part without a class, where the groups that have it count as a rarer one and all went to the others."
-    groups, labels = np.repeat([*"abcdef"], [11]*3 + [1]*3), np.array((["rare"] + ["common"]*10)*3 + ["rare"]*3)
-    refusals = 0
-    for seed in range(20):
-        try: assert (pd.crosstab(split_groups(groups, labels, seed=seed), labels) > 0).all(axis=None)
-        except DataError as error: refusals += "has no image of class 'common'; take another seed" in str(error)
-    assert 0 < refusals < 20
+@pytest.mark.parametrize("empty", [None, float("nan")])
+def test_no_group(empty):
+    "Catches images without a group, which were in no part."
+    with pytest.raises(DataError, match="1 of 21 images have no group"): split_groups([*range(20), empty], ["x"]*21)
+
+def test_part_without_a_class():
+    "Catches a part without a class, and advice that does not help."
+    groups, labels = [f"p{i}" for i in range(40)], ["rare"]*5 + ["common"]*35
+    refused = 0
+    for seed in range(10):
+        try: part = split_groups(groups, labels, seed=seed)
+        except DataError as error:
+            refused += 1
+            better = int(str(error).rpartition("seed=")[2].split()[0])
+            part = split_groups(groups, labels, seed=better)
+        assert (pd.crosstab(part, labels) > 0).all(axis=None)
+    assert 0 < refused < 10
+    with pytest.raises(DataError, match=r"class 'rare' has 2 group\(s\) \(5 images\); a split into train, val, test needs at least 3"):
+        split_groups([*"aaabb", *groups], ["rare"]*5 + ["common"]*40)
+    with pytest.raises(DataError, match="no seed below 1,000 does better"):
+        split_groups([f"p{i}" for i in range(64)], [f"c{i % 16}" for i in range(64)])
 
 def test_class_with_few_groups(tiny_ham, cache):
     "Catches a class that is absent from the test part."

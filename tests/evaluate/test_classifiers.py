@@ -1,4 +1,6 @@
 "Classifiers are trained on balanced classes, judged in evaluation mode, and scored as by hand."
+import warnings
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -6,7 +8,8 @@ import torch
 from torch import nn
 
 from medgan.core.checks import ParameterError
-from medgan.data.images import ImageData
+from medgan.data.images import ImageData, as_image_data
+from medgan.data.registry import DataError
 from medgan.evaluate.classifiers import (
     DetectionCNN,
     calibration_error,
@@ -27,7 +30,8 @@ def toy(counts, seed=0, size=16):
     labels = np.repeat(np.arange(len(counts)), counts)
     images = (rng.integers(0, 80, (n, size, size, 3)) + 80*labels[:, None, None, None]).astype(np.uint8)
     classes = [f"c{k}" for k in range(len(counts))]
-    table = pd.DataFrame(dict(id=[f"{seed}-{i}" for i in range(n)], dx=[classes[k] for k in labels], label=labels, group=range(n)))
+    groups = [f"toy{seed}/{i}" for i in range(n)]
+    table = pd.DataFrame(dict(id=[f"{seed}-{i}" for i in range(n)], dx=[classes[k] for k in labels], label=labels, group=groups))
     return ImageData("toy", images, None, table, classes, f"toy-{seed}")
 
 def cnn(n_classes=2, seed=0):
@@ -110,8 +114,24 @@ def test_learns(balance):
 def test_refused():
     "Catches a validation part that was trained on, unless that is wanted, and a balance that does not exist."
     data = toy([8, 8])
-    with pytest.raises(ValueError, match="16 images are in the training and in the validation part"):
+    with pytest.raises(ValueError, match=r"groups \(lesions, patients\) are in the training and in the validation part"):
         fit_classifier(cnn(), data, data, epochs=1, progress="")
     assert len(fit_classifier(cnn(), data, data, epochs=1, progress="", leak=True)) == 1
     with pytest.raises(ParameterError, match="balance='both': must be one of"):
         fit_classifier(cnn(), data, toy([4, 4], 1), balance="both")
+
+def test_groups_are_remembered():
+    "Catches a validation part with other images of training lesions, and a test on lesions that trained the net, without a word."
+    images = np.random.default_rng(0).integers(0, 256, (40, 16, 16, 3), np.uint8)
+    whole = as_image_data(images, labels=[0, 1]*20, groups=[f"set/{i//4}" for i in range(40)])
+    train, val, test = (whole.subset(np.arange(a, b)) for a, b in ((0, 16), (16, 28), (28, 40)))
+    with pytest.raises(DataError, match=r"1 groups .* such as set/3: split by group"):
+        fit_classifier(cnn(), train, whole.subset(np.arange(14, 28)), epochs=1, progress="")
+    net = cnn()
+    fit_classifier(net, train, val, epochs=1, progress="")
+    with pytest.warns(UserWarning, match="the groups of 25.0% of the images trained the net") as caught:
+        predict(net, whole.subset(np.arange(12, 28)))
+    assert caught[0].filename == __file__
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        predict(net, test)

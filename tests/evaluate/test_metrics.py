@@ -1,4 +1,7 @@
 "The metrics against their authors' code, intervals against the truth, and everything that cannot be compared."
+import warnings
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +13,8 @@ from torch_fidelity.metric_prc import prc_features_to_metric
 
 from medgan.data.images import load_data
 from medgan.data.registry import DataError
-from medgan.evaluate.features import ExtractorError
+from medgan.data.splits import group_codes
+from medgan.evaluate.features import ExtractorError, load_extractor
 from medgan.evaluate.metrics import Generated, MetricError, compare_features, evaluate, fid, interval_cover, kid, prdc
 
 def pair(n, m, dim, dtype, seed=0):
@@ -90,7 +94,7 @@ def test_evaluate(phantoms, tmp_path, monkeypatch):
     table = run()
     monkeypatch.setattr("medgan.evaluate.features._batch_features", lambda *a: pytest.fail("computed again"))
     assert table.equals(run())
-    assert set(table.features) == {"HAM10000 CNN"}
+    assert set(table.features) == {"HAM10000 CNN 2"}
     everything = table.loc["all"]
     assert (everything.n_generated == min(len(phantoms["generated"]), len(phantoms["held_out"]))).all()
     assert (everything.n_real == len(phantoms["real"])).all()
@@ -171,3 +175,17 @@ def test_bad_extractor_and_parts(phantoms):
     (np.zeros(30), "floats \\(N,dim\\)"), (np.zeros((30, 3), int), "floats \\(N,dim\\)")])
 def test_bad_features(x, message):
     with pytest.raises(MetricError, match=message): compare_features(x, np.random.default_rng(0).normal(size=(30, 3)))
+
+def test_extractor_that_has_seen_the_images(phantoms, tmp_path, monkeypatch):
+    "Catches a floor measured on images that trained the extractor, without a word in the table."
+    monkeypatch.setenv("MEDGAN_CACHE", str(tmp_path))
+    skin = load_extractor("skin")
+    half = phantoms["held_out"].table.group.unique()[::2]
+    knows = replace(skin, seen=tuple(group_codes(half).tolist()))
+    with pytest.warns(UserWarning, match="was trained on .*% of the held-out images' groups") as caught:
+        table = evaluate(phantoms["generated"], phantoms["real"], phantoms["held_out"], knows, n_splits=0, per_class=False)
+    assert caught[0].filename == __file__
+    assert table.seen.unique().tolist() == [phantoms["held_out"].table.group.isin(half).mean()]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert (evaluate(phantoms["generated"], phantoms["real"], phantoms["held_out"], skin, n_splits=0, per_class=False).seen == 0).all()

@@ -25,7 +25,7 @@ def toy(seed=0, n=24, size=16, channels=3, masks=True):
     images, mask = rng.integers(0, 120, (n, size, size, channels), dtype=np.uint8), np.zeros((n, size, size), bool)
     for i, (h, w) in enumerate(rng.integers(4, size - 4, (n, 2))): mask[i, 1:h, 1:w] = True
     images[mask] += 120
-    table = pd.DataFrame(dict(id=[f"{seed}-{i}" for i in range(n)], dx="a", label=0, group=range(n)))
+    table = pd.DataFrame(dict(id=[f"{seed}-{i}" for i in range(n)], dx="a", label=0, group=[f"toy{seed}/{i}" for i in range(n)]))
     return ImageData("toy", images, mask if masks else None, table, ["a"], f"toy-{seed}")
 
 def unet(seed=0, channels=3, width=4, depth=2):
@@ -207,7 +207,7 @@ def test_keep_in(tmp_path):
 
 @pytest.mark.parametrize("train, val, message", [
     (toy(0, masks=False), toy(1), "train: toy has no masks"), (toy(0), toy(1, masks=False), "val: toy has no masks"),
-    (toy(0), toy(0).subset([3, 5]), "2 images are in the training and in the validation part"),
+    (toy(0), toy(0).subset([3, 5]), r"2 groups .* are in the training and in the validation part"),
     (toy(0, channels=1), toy(1, channels=1), r"the net takes \(B,3,H,W\)"), (toy(0), toy(1, channels=1), r"the net takes \(B,3,H,W\)"),
     (toy(0, size=18), toy(1, size=18), "18 x 18 px; both sides must be divisible by 4"),
     (toy(0).subset(np.arange(0)), toy(1), "train: no images"), (toy(0), toy(1).subset(np.arange(0)), "val: no images")],

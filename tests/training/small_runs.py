@@ -25,7 +25,8 @@ def toy_data(seed=0, n=40):
     "Random images in memory."
     rng = np.random.default_rng(seed)
     label = np.arange(n) % 3
-    table = pd.DataFrame(dict(id=[f"{i:03d}" for i in range(n)], dx=[CLASSES[c] for c in label], label=label, group=range(n)))
+    groups = [f"toy/{i}" for i in range(n)]
+    table = pd.DataFrame(dict(id=[f"{i:03d}" for i in range(n)], dx=[CLASSES[c] for c in label], label=label, group=groups))
     return ImageData("toy", rng.integers(0, 256, (n, 32, 32, 3), dtype=np.uint8), None, table, CLASSES, f"toy-{seed}")
 
 def train(out_dir, resume=False, data=None, **changes):

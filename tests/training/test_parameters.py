@@ -9,7 +9,8 @@ from medgan.data.images import as_image_data
 from medgan.training.checkpoints import checkpoints, load_checkpoint
 from medgan.training.parameters import LoopConfig, Study, TrainingConfig, configure
 
-GOOD = dict(data="phantom", data_dir="", size=32, epochs=2., batch_size=64, lr=2e-4, seed=0, out_dir="", resume=False, results="")
+GOOD = dict(data="phantom", data_dir="", groups="", size=32, epochs=2., batch_size=64, lr=2e-4, seed=0, out_dir="", resume=False,
+            results="")
 NAN, INF = float("nan"), float("inf")
 BAD = [*[("size", v, "must be a whole number from 8 to 1024") for v in (0, -32, 7, 32.5, 1025, NAN, INF, "64", True, None, [64])],
        *[("epochs", v, "must be a number above 0 and up to 1000000") for v in (0, -1, NAN, INF, -INF, "2", True, None, 1e7, [1])],
