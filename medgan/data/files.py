@@ -141,13 +141,14 @@ def with_id(table: pd.DataFrame,     # of `read_table`
 def linked(*identities: pd.Series, # lesion, patient, ... of each image, the widest first: text, NaN where not known
           ) -> pd.Series:          # the name of its group; NaN where nothing is known of it
     "Images that share an identity, directly or through others, as one group (connected components)."
-    n, edges = len(identities[0]), []
-    offset = n
+    n = offset = len(identities[0])
+    edges = []
     for identity in identities:
         codes, names = pd.factorize(identity.str.casefold())
-        edges += [(row, offset + code) for row, code in enumerate(codes) if code >= 0]
+        known = np.flatnonzero(codes >= 0)
+        edges.append((known, offset + codes[known]))
         offset += len(names)
-    rows, ends = np.array(edges, int).reshape(-1, 2).T
+    rows, ends = np.concatenate(edges, axis=1)
     graph = coo_array((np.ones(len(rows), bool), (rows, ends)), shape=(offset, offset))
     component = pd.Series(connected_components(graph, directed=False)[1][:n], identities[0].index)
     group = pd.Series(np.nan, identities[0].index, dtype=object)

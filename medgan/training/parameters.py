@@ -92,7 +92,6 @@ class Study(Config):
     data: Annotated[str, AfterValidator(_known_set)] = Field("phantom", description=
         "a data set's name (data/README.md); \"phantom\" is drawn by medgan itself, needs no file")
     data_dir: str = Field("", description="where that data set lies; \"\" = $MEDGAN_DATA, else ~/.cache/medgan")
-    groups: str = Field("", description="lesion or patient of your own images: a CSV (id, group) or a pattern with (?P<group>...)")
     size: Whole = Field(32, ge=8, le=1024, description="image side in px")
     epochs: Number = Field(2., gt=0, le=10**6, description="passes over the training part")
     batch_size: Whole = Field(16, ge=2, le=65536, description="images a step")
@@ -101,6 +100,7 @@ class Study(Config):
     out_dir: Annotated[str, AfterValidator(_writable)] = Field("", description=
         "run folder: checkpoints, stats, samples; \"\" = keep nothing")
     resume: bool = Field(False, description="go on from what out_dir holds")
+    groups: str = Field("", description="lesion or patient of your own images: a CSV (id, group) or a pattern with (?P<group>...)")
     results: str = Field("", pattern=RUN_NAME, description="the run's name in the ledger, data/results; \"\" = keep it out",
                          json_schema_extra=dict(allowed="a name of letters, digits, '_', '-' and '.', or ''"))
 
