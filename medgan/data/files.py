@@ -29,7 +29,8 @@ _OTHER_PICTURES = (".heic", ".heif", ".avif", ".gif", ".jp2", ".dcm", ".dng", ".
 def is_hidden(path: Path, # inside a set
              ) -> bool:
     "What systems and programs leave behind: names with a dot in front (._x, .ipynb_checkpoints), __MACOSX."
-    return any(part.startswith(".") or part == "__MACOSX" for part in path.parts)
+    text = f"/{path.as_posix()}/"
+    return "/." in text or "/__MACOSX/" in text
 
 def open_zip(path: str | os.PathLike, # of the archive
             ) -> zipfile.ZipFile:     # open for reading
@@ -152,7 +153,7 @@ def linked(*identities: pd.Series, # lesion, patient, ... of each image, the wid
     graph = coo_array((np.ones(len(rows), bool), (rows, ends)), shape=(offset, offset))
     component = pd.Series(connected_components(graph, directed=False)[1][:n], identities[0].index)
     group = pd.Series(np.nan, identities[0].index, dtype=object)
-    for identity in identities: group = group.fillna(identity.groupby(component).transform("min"))
+    for identity in identities: group = group.fillna(component.map(identity.sort_values().groupby(component).first()))
     return group
 
 # %% ../../nbs/data/01_files.ipynb #7f442895
