@@ -45,7 +45,7 @@ from .training.parameters import LoopConfig, Study, TrainingConfig, configure
 # %% ../nbs/04_pathology_factorization.ipynb #e7add320
 class FactorizationBudget(TrainingConfig):
     "Networks and budget, the same for every method that is compared."
-    epochs: Number = Field(10., gt=0, le=10**6, description="passes over the larger of the two domains, each method; paper: not stated")
+    epochs: Number = Field(8., gt=0, le=10**6, description="passes over the larger of the two domains, each method; paper: not stated")
     batch_size: Whole = Field(4, ge=2, le=4096, description="slices of each domain in a step; paper: not stated")
     lr: Number = Field(6e-4, gt=0, le=1, description="Adam, all networks; constant for one half, then falling to 0; paper: not stated")
     width: Whole = Field(16, ge=1, le=128, description="channels of the generators' first layer; paper: 32")
