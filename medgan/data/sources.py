@@ -105,7 +105,7 @@ MOST_PIXELS, MOST_BYTES = 10**8, 2**28       # of one image, and of its file
 _WHITE = (255, 255, 255, 255)
 
 def _opened(data):
-    "An image of encoded bytes, the right way up; `ValueError` where it is too large or several. Its header is read first."
+    "An image of encoded bytes, of which only the header is read; `ValueError` where it is too large or several."
     image = Image.open(BytesIO(data))
     if image.width*image.height > MOST_PIXELS:
         raise ValueError(f"it has {image.width} x {image.height} px; at most {MOST_PIXELS:,} are allowed")

@@ -99,9 +99,11 @@ def group_codes(groups: Sequence[str], # names of groups
     return np.array(sorted(int.from_bytes(digest[:8], "big", signed=True) for digest in digests), np.int64)
 
 def share_known(groups: Sequence[str], # group of each image, (N,)
-               seen: np.ndarray,      # of `group_codes`
-              ) -> float:             # share of the images whose group is among them
+                seen: Sequence[int],   # of `group_codes`
+               ) -> float:             # share of the images whose group is among them
     "How much of a set has trained a network."
+    if not len(seen): return 0.
     codes, names = pd.factorize(np.asarray(groups, object))
-    known = np.array([np.isin(group_codes([name]), seen).any() for name in names])
+    known_codes = set(np.asarray(seen).tolist())
+    known = np.array([not known_codes.isdisjoint(group_codes([name]).tolist()) for name in names])
     return float(known[codes].mean())

@@ -114,7 +114,7 @@ def test_learns(balance):
 def test_refused():
     "Catches a validation part that was trained on, unless that is wanted, and a balance that does not exist."
     data = toy([8, 8])
-    with pytest.raises(ValueError, match=r"groups \(lesions, patients\) are in the training and in the validation part"):
+    with pytest.raises(ValueError, match=r"16 groups \(lesions, patients\) are in the training and in the validation part"):
         fit_classifier(cnn(), data, data, epochs=1, progress="")
     assert len(fit_classifier(cnn(), data, data, epochs=1, progress="", leak=True)) == 1
     with pytest.raises(ParameterError, match="balance='both': must be one of"):

@@ -207,7 +207,7 @@ def test_keep_in(tmp_path):
 
 @pytest.mark.parametrize("train, val, message", [
     (toy(0, masks=False), toy(1), "train: toy has no masks"), (toy(0), toy(1, masks=False), "val: toy has no masks"),
-    (toy(0), toy(0).subset([3, 5]), r"2 groups .* are in the training and in the validation part"),
+    (toy(0), toy(0).subset([3, 5]), r"2 groups \(lesions, patients\) are in the training and in the validation part"),
     (toy(0, channels=1), toy(1, channels=1), r"the net takes \(B,3,H,W\)"), (toy(0), toy(1, channels=1), r"the net takes \(B,3,H,W\)"),
     (toy(0, size=18), toy(1, size=18), "18 x 18 px; both sides must be divisible by 4"),
     (toy(0).subset(np.arange(0)), toy(1), "train: no images"), (toy(0), toy(1).subset(np.arange(0)), "val: no images")],
