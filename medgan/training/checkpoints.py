@@ -11,6 +11,7 @@ __all__ = ['C', 'IDENTITY', 'NOT_STORED', 'flatten_state', 'restore_state', 'Che
 import json
 import os
 import pickle
+import zlib
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -52,37 +53,61 @@ class CheckpointError(RuntimeError):
 def write_whole(path: Path,  # file to write; its folder is made where it is missing
                 data: bytes, # what shall stand in it
                ):
-    "Write a file whole or not at all: beside it first, then in its place."
+    "Write a file whole or not at all: beside it first, then in its place. An `OSError` names it, and leaves what was there."
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(path.name + ".part")
-    with open(unfinished, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(unfinished, path)
+    try:
+        with open(unfinished, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(unfinished, path)
+    except BaseException as error:
+        unfinished.unlink(missing_ok=True)
+        if isinstance(error, OSError): raise OSError(error.errno, f"{error.strerror}: it could not be written", str(path)) from error
+        raise
 
 # %% ../../nbs/training/01_checkpoints.ipynb #e3feebd0
+_FORMAT = "medgan-2"
+
+def _checksum(header, tensors):
+    "CRC-32 over a header and each tensor's name, type, shape and bytes."
+    value = zlib.crc32(json.dumps(header).encode())
+    for name, x in sorted(tensors.items()):
+        value = zlib.crc32(f"{name} {x.dtype} {tuple(x.shape)}".encode(), value)
+        value = zlib.crc32(x.reshape(-1).view(torch.uint8).numpy(), value)
+    return value
+
 def save_checkpoint(path: Path,  # file to write
                     state: dict, # what `load_checkpoint` shall give back
                     config: dict,# what the run is: network, data, hyperparameters (JSON)
                    ):
-    "Write one safetensors file, whole or not at all."
+    "Write one safetensors file, whole or not at all. Equal states give equal bytes."
     tensors: dict[str, Tensor] = {}
-    tree = flatten_state(state, tensors)
-    data = save(tensors, metadata=dict(format="medgan-1", state=json.dumps(tree), config=json.dumps(config)))
-    write_whole(path, data)
+    header: dict[str, Any] = dict(format=_FORMAT, state=flatten_state(state, tensors), config=config)
+    header["crc32"] = _checksum(header, tensors)
+    write_whole(path, save(tensors, metadata=dict(medgan=json.dumps(header)))) # one key: the file would order several by chance
 
 # %% ../../nbs/training/01_checkpoints.ipynb #ab7cc64b
+def _header(file, path):
+    "What the header of an open safetensors file says of a checkpoint."
+    metadata = file.metadata() or {}
+    header = json.loads(metadata.get("medgan", "{}"))
+    found = header.get("format", metadata.get("format"))
+    if found != _FORMAT: raise CheckpointError(f"{path} is no medgan checkpoint; it says format={found!r:.60}, not {_FORMAT!r}")
+    return header
+
 def load_checkpoint(path: Path,        # a file of `save_checkpoint`
                    ) -> tuple[dict, dict]: # state, config
-    "Read a checkpoint; nothing in it can run."
+    "Read a checkpoint and compare its checksum; nothing in it can run."
+    path = Path(path).expanduser()
     try:
         with safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
-            if metadata.get("format") != "medgan-1":
-                raise CheckpointError(f"{path} is no medgan checkpoint; it says format={metadata.get('format')!r:.60}")
+            header = _header(file, path)
             tensors = {key: file.get_tensor(key) for key in file.keys()}
-        state, config = restore_state(json.loads(metadata["state"]), tensors), json.loads(metadata["config"])
+        stored = header.pop("crc32")
+        state, config = restore_state(header["state"], tensors), header["config"]
+        is_whole = stored == _checksum(header, tensors)
     except FileNotFoundError as error: raise CheckpointError(f"{path} is not there") from error
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path} is cut short or no checkpoint ({error}); remove it to go on from the one before") from error
@@ -90,6 +115,7 @@ def load_checkpoint(path: Path,        # a file of `save_checkpoint`
         raise CheckpointError(f"{path} is no medgan checkpoint; its header makes no sense ({type(error).__name__})") from error
     if not (isinstance(state, dict) and isinstance(config, dict)):
         raise CheckpointError(f"{path} is no medgan checkpoint; its state and its configuration are no dicts")
+    if not is_whole: raise CheckpointError(f"{path} is damaged: its checksum is another one; remove it to go on from the one before")
     return state, config
 
 # %% ../../nbs/training/01_checkpoints.ipynb #53ad5d51

@@ -4,14 +4,19 @@
 
 # %% auto #0
 __all__ = ['set_seed', 'mixed_seed', 'epoch_rows', 'EMA', 'evaluating', 'linear_decay', 'set_lr', 'NonFiniteLoss', 'mean_terms',
-           'read_stats', 'training_seconds', 'average_gradients', 'summary_writer', 'RunFolder', 'Trainer']
+           'read_stats', 'training_seconds', 'average_gradients', 'summary_writer', 'signals_noted', 'RunFolder',
+           'Trainer']
 
 # %% ../../nbs/training/02_loop.ipynb #f0935a47
 import json
+import os
 import random
+import signal
+import threading
 from collections.abc import Callable, Iterable
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from copy import deepcopy
+from io import BytesIO
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -20,12 +25,14 @@ import numpy as np
 import pandas as pd
 import torch
 from accelerate import Accelerator
+from filelock import FileLock, Timeout
 from PIL import Image
 from torch import Tensor, nn
 
 from ..core.checks import ParameterError, check_choice, check_out_dir
 from ..core.plots import progress_bar, tile
 from medgan.training.checkpoints import (
+    CheckpointError,
     check_config,
     checkpoints,
     load_checkpoint,
@@ -124,13 +131,24 @@ def mean_terms(steps: list[int],               # numbers of the steps
     return {n: float(v) for n, v in zip(names, values.mean(axis=0))}
 
 # %% ../../nbs/training/02_loop.ipynb #56eee487
+def _stats_row(line):
+    "A line of statistics, or None: a line of which a part was lost is none."
+    try: row = json.loads(line)
+    except ValueError: return None
+    is_row = isinstance(row, dict) and isinstance(row.get("step"), int) and isinstance(row.get("steps"), int)
+    return row if is_row else None
+
 def read_stats(path: Path, # stats.jsonl
-               step: int,  # of the checkpoint from which the run goes on
+               step: int,  # the last step of which a row was written before the checkpoint
               ) -> list[dict]: # the rows up to it
-    "Rows of statistics; those after the checkpoint will be written again, half a line is none."
-    if not path.exists(): return []
-    rows = [json.loads(line) for line in path.read_text().splitlines() if line.endswith("}")]
-    return [row for row in rows if row["step"] <= step]
+    "Rows of statistics; those after `step` will be written again. `CheckpointError` where rows are gone, or stand there twice."
+    lines = path.read_text(errors="replace").splitlines() if path.exists() else []
+    rows = [row for row in map(_stats_row, lines) if row and row["step"] <= step]
+    ends, begins = [0, *(row["step"] for row in rows)], [*(row["step"] - row["steps"] for row in rows), step]
+    if broken := [end for end, begin in zip(ends, begins) if end != begin]:
+        raise CheckpointError(f"{path} is damaged: its rows up to step {step} do not follow each other (after step {broken[0]}); "
+                              "put it back, or begin the run anew in another folder")
+    return rows
 
 # %% ../../nbs/training/02_loop.ipynb #02167dbf
 def training_seconds(history: pd.DataFrame, # `Trainer.history`
@@ -158,6 +176,24 @@ def summary_writer(out_dir: Path, # the run's folder
         raise ImportError("tensorboard=True needs the package tensorboard: pip install tensorboard") from error
     return SummaryWriter(out_dir)
 
+# %% ../../nbs/training/02_loop.ipynb #c0bfa50b
+@contextmanager
+def signals_noted(): # yields the list of those that came
+    "SIGINT and SIGTERM are noted until the block ends; the second one is obeyed at once. Other threads than the main one get no signals."
+    noted: list[int] = []
+    before: dict[int, Any] = {}
+    def put_back():
+        for number, handler in before.items(): signal.signal(number, handler)
+    def note(number, _):
+        noted.append(number)
+        put_back()
+    if threading.current_thread() is threading.main_thread():
+        there = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        before |= {number: handler for number, handler in there.items() if handler not in (None, signal.SIG_IGN)}
+    for number in before: signal.signal(number, note)
+    try: yield noted
+    finally: put_back()
+
 # %% ../../nbs/training/02_loop.ipynb #f13ab68e
 class RunFolder:
     "Where a run is kept; of several processes only one writes."
@@ -179,6 +215,28 @@ class RunFolder:
         self.stats = path/"stats.jsonl"
         self.writer = summary_writer(path) if tensorboard and writes else None
 
+    @contextmanager
+    def locked(self):
+        "`ParameterError` where another run writes here, or has written since this one looked."
+        if not self.writes: yield
+        else:
+            self.path.mkdir(parents=True, exist_ok=True)
+            try:
+                with FileLock(self.path/".lock", timeout=0):
+                    if checkpoints(self.path)[-1:] != ([self.newest] if self.newest else []):
+                        raise ParameterError(f"out_dir={str(self.path)!r}: another run has written here meanwhile; name another folder")
+                    yield
+            except Timeout as error:
+                raise ParameterError(f"out_dir={str(self.path)!r}: another run is writing here; name another folder") from error
+
+    @contextmanager
+    def _writing(self, what):
+        "`CheckpointError` with the last good checkpoint where the disk takes no more."
+        try: yield
+        except OSError as error:
+            raise CheckpointError(f"{self.path}: {what} could not be written ({error.strerror}). Last good checkpoint: "
+                                  f"{self.newest or 'none'}; make room, and go on from it with resume=True") from error
+
     def read(self) -> dict | None: # the newest checkpoint's state; None = there is none
         "What to go on from."
         if not self.newest: return None
@@ -187,16 +245,18 @@ class RunFolder:
         return state
 
     def begin(self, rows: list[dict]):
-        "Make the folder; the statistics are written whole, so that a kill in between loses no row."
-        self.path.mkdir(parents=True, exist_ok=True)
+        "The statistics are written whole, so that a kill in between loses no row."
         if not self.writes: return
-        for unfinished in self.path.glob("*.part"): unfinished.unlink()
-        write_whole(self.stats, "".join(json.dumps(row) + "\n" for row in rows).encode())
+        for unfinished in self.path.rglob("*.part"): unfinished.unlink()
+        with self._writing("stats.jsonl"): write_whole(self.stats, "".join(json.dumps(row) + "\n" for row in rows).encode())
 
     def log(self, row: dict):
         "Add a row of statistics."
         if not self.writes: return
-        with open(self.stats, "a") as file: file.write(json.dumps(row) + "\n")
+        with self._writing("stats.jsonl"), open(self.stats, "a") as file:
+            file.write(json.dumps(row) + "\n")
+            file.flush()
+            os.fsync(file.fileno())         # a checkpoint needs the rows before it
         if self.writer:
             for name, value in row.items(): self.writer.add_scalar(name, value, row["step"])
 
@@ -204,15 +264,52 @@ class RunFolder:
         "Write a checkpoint and drop the oldest beyond `keep`."
         path = self.path/f"checkpoint-{step:08d}.safetensors"
         if self.writes:
-            save_checkpoint(path, state, self.config)
+            with self._writing(path.name): save_checkpoint(path, state, self.config)
             for old in checkpoints(self.path)[:-self.keep]: old.unlink()
         self.newest = path
 
     def show(self, step: int, images: Tensor):
         "Write a grid of images."
         if not self.writes: return
-        (self.path/"samples").mkdir(exist_ok=True)
-        Image.fromarray(tile(images)).save(self.path/"samples"/f"{step:08d}.jpg", quality=92, subsampling=0)
+        picture = BytesIO()
+        Image.fromarray(tile(images)).save(picture, "jpeg", quality=92, subsampling=0)
+        with self._writing("a sample grid"): write_whole(self.path/"samples"/f"{step:08d}.jpg", picture.getvalue())
+
+# %% ../../nbs/training/02_loop.ipynb #d645033a
+def _parts(trainer):
+    "What a run's state is made of: kind -> name -> what has a state dict."
+    averages = {name: e.average for name, e in trainer.ema.items()}
+    return dict(modules=trainer.modules, ema=averages, optimizers=trainer.optimizers, extra=trainer.extra)
+
+def _take_up(trainer, state):
+    "Put a copy of a state into networks, averages, optimisers and the rest."
+    state = deepcopy(state)  # an optimiser would go on with the very tensors that it is given
+    for kind, things in _parts(trainer).items():
+        for name, thing in things.items():
+            if isinstance(thing, nn.Module): load_weights(thing, state[kind][name], name)
+            else: thing.load_state_dict(state[kind][name])
+    trainer.step, trainer.images = state["step"], state["images"]
+
+def _kept(trainer):
+    "What a checkpoint holds: the state, and the terms of the steps that are in no row of the statistics yet."
+    waiting = [[step, terms] for step, terms in trainer._pending]
+    return trainer.state_dict() | dict(waiting=waiting, seconds=perf_counter() - trainer._since if waiting else 0.)
+
+def _open(trainer):
+    "Take up what the run's folder holds, and begin there."
+    with trainer.folder.locked():
+        kept = trainer.folder.read() or dict(waiting=[], seconds=0.)
+        if "step" in kept: trainer.load_state_dict(kept)
+        trainer._pending, trainer._since = [tuple(waiting) for waiting in kept["waiting"]], perf_counter() - kept["seconds"]
+        trainer.rows = read_stats(trainer.folder.stats, trainer.step - len(trainer._pending))
+        trainer.folder.begin(trainer.rows)
+
+def _leave(trainer, number):
+    "Keep a run that a signal stops, and obey."
+    if trainer._pending: mean_terms(*zip(*trainer._pending), last_good=trainer.folder.newest)     # nothing that is not finite is kept
+    trainer.folder.save(trainer.step, _kept(trainer))
+    print(f"{signal.Signals(number).name} after step {trainer.step}: {trainer.folder.newest} is written, resume=True goes on", flush=True)
+    signal.raise_signal(number)
 
 # %% ../../nbs/training/02_loop.ipynb #d96a7a3b
 class Trainer:
@@ -235,20 +332,19 @@ class Trainer:
         self.world, self.is_main = self.accelerator.num_processes, self.accelerator.is_main_process
         self.modules, self.optimizers, self.ema, self.extra = modules, optimizers, ema or {}, state or {}
         self.seed, self.sample, self.precision = seed, sample, precision
-        self.step, self.total, self.images, self.rows = 0, 0, 0, [] # steps done and in all, images seen, statistics
+        self.step, self.total, self.images = 0, 0, 0 # steps done and in all, images seen
+        self.rows: list[dict] = []                  # statistics
         self._pending: list[tuple[int, dict[str, Tensor]]] = []
         for module in (*modules.values(), *(e.average for e in self.ema.values())): module.to(self.device)
         self.folder = None
         if out_dir:
             self.folder = RunFolder(Path(out_dir).expanduser(), json.loads(json.dumps(config or {})), resume,
                                     self.loop.keep, self.is_main, self.loop.tensorboard)
-            if kept := self.folder.read(): self.load_state_dict(kept)
-            self.rows = read_stats(self.folder.stats, self.step)
-            self.folder.begin(self.rows)
+            _open(self)
 
     @property
     def history(self) -> pd.DataFrame:
-        "What `stats.jsonl` holds: step, epoch, kimg, the terms, images/s."
+        "What `stats.jsonl` holds: step, epoch, kimg, the terms, of how many steps they are the mean, images/s."
         return pd.DataFrame(self.rows)
 
     def everywhere(self, x: Tensor) -> Tensor:
@@ -268,24 +364,17 @@ class Trainer:
 
     def state_dict(self) -> dict: # a copy: going on does not change it
         "Everything that the next step depends on."
-        averages = {name: e.average for name, e in self.ema.items()}
-        parts: dict[str, dict] = dict(modules=self.modules, ema=averages, optimizers=self.optimizers, extra=self.extra)
-        return deepcopy(dict(step=self.step, images=self.images) | {k: {n: x.state_dict() for n, x in v.items()} for k, v in parts.items()})
+        parts = {kind: {name: x.state_dict() for name, x in things.items()} for kind, things in _parts(self).items()}
+        return deepcopy(dict(step=self.step, images=self.images) | parts)
 
     def load_state_dict(self, state: dict):
-        "Put a copy of a state into networks, averages, optimisers and the rest."
-        state = deepcopy(state)  # an optimiser would go on with the very tensors that it is given
-        averages = {name: e.average for name, e in self.ema.items()}
-        for kind, nets in (("modules", self.modules), ("ema", averages)):
-            for name, net in nets.items(): load_weights(net, state[kind][name], name)
-        for kind, things in (("optimizers", self.optimizers), ("extra", self.extra)):
-            for name, thing in things.items(): thing.load_state_dict(state[kind][name])
-        self.step, self.images = state["step"], state["images"]
+        "Go on from a state; it is copied."
+        _take_up(self, state)
 
     def save_now(self):
         "Write a checkpoint of this step."
         self._flush()
-        if self.folder: self.folder.save(self.step, self.state_dict() if self.is_main else {})
+        if self.folder: self.folder.save(self.step, _kept(self) if self.is_main else {})
         self.accelerator.wait_for_everyone()  # no process reads the folder before the file is there
 
     def fit(self,
@@ -300,27 +389,31 @@ class Trainer:
         self._batch_size, self.total = batch_size, max(1, round(epochs*self._per_epoch))
         for module in self.modules.values(): module.train()
         is_shown = self.loop.progress and self.is_main
-        bar = progress_bar(total=self.total, initial=self.step, desc=self.loop.progress, disable=not is_shown, unit="step")
-        while self.step < self.total:
-            epoch, position = divmod(self.step, self._per_epoch)
-            if of_epoch != epoch: of_epoch, order = epoch, epoch_rows(len(data), batch_size, self.seed, epoch)
-            if not self._pending: self._since = perf_counter()
-            batch = data.read(order[position][self.rank::self.world], self.device)
-            torch.manual_seed(mixed_seed(self.seed, self.step, self.rank, self.loop.salt))
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"): scalars = step(batch)
-            if self._pending and self._pending[-1][1].keys() != scalars.keys(): self._flush()  # a row has the terms of one kind of step
-            self.step, self.images = self.step + 1, self.images + batch_size
-            self._pending.append((self.step, {n: torch.as_tensor(v).detach() for n, v in scalars.items()}))
-            for ema in self.ema.values(): ema.update(batch_size, self.images)
-            due = lambda every: self.step % (every or self._per_epoch) == 0 or self.step == self.total
-            if due(self.loop.log_every):
-                self._flush()
-                bar.set_postfix_str(f"{self.rows[-1]['images_per_s']:.0f} images/s", refresh=False)
-            if due(self.loop.sample_every) and self.folder and self.sample and self.is_main:
-                with torch.no_grad(): self.folder.show(self.step, self.sample())
-            if due(self.loop.checkpoint_every): self.save_now()
-            bar.update()
-        bar.close()
+        locked: AbstractContextManager = self.folder.locked() if self.folder else nullcontext()
+        is_alone = self.world == 1                          # several processes would not stop at one step
+        noted: AbstractContextManager = signals_noted() if self.folder and is_alone else nullcontext([])
+        shown = progress_bar(total=self.total, initial=self.step, desc=self.loop.progress, disable=not is_shown, unit="step")
+        with locked, noted as signals, shown as bar:
+            while self.step < self.total and not signals:
+                epoch, position = divmod(self.step, self._per_epoch)
+                if of_epoch != epoch: of_epoch, order = epoch, epoch_rows(len(data), batch_size, self.seed, epoch)
+                if not self._pending: self._since = perf_counter()
+                batch = data.read(order[position][self.rank::self.world], self.device)
+                torch.manual_seed(mixed_seed(self.seed, self.step, self.rank, self.loop.salt))
+                with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"): scalars = step(batch)
+                if self._pending and self._pending[-1][1].keys() != scalars.keys(): self._flush()  # a row has the terms of one kind of step
+                self.step, self.images = self.step + 1, self.images + batch_size
+                self._pending.append((self.step, {n: torch.as_tensor(v).detach() for n, v in scalars.items()}))
+                for ema in self.ema.values(): ema.update(batch_size, self.images)
+                due = lambda every: self.step % (every or self._per_epoch) == 0 or self.step == self.total
+                if due(self.loop.log_every):
+                    self._flush()
+                    bar.set_postfix_str(f"{self.rows[-1]['images_per_s']:.0f} images/s", refresh=False)
+                if due(self.loop.sample_every) and self.folder and self.sample and self.is_main:
+                    with torch.no_grad(): self.folder.show(self.step, self.sample())
+                if due(self.loop.checkpoint_every): self.save_now()
+                bar.update()
+            if signals: _leave(self, signals[0])
         return self.history
 
     def _flush(self):
@@ -330,5 +423,5 @@ class Trainer:
         terms = mean_terms(steps, scalars, self.device, self.everywhere, self.folder.newest if self.folder else None)
         rate = len(steps)*self._batch_size/(perf_counter() - self._since)  # after the device has answered
         done = dict(step=self.step, epoch=round(self.step/self._per_epoch, 4), kimg=self.images/1000)
-        self.rows.append(done | terms | dict(images_per_s=round(rate, 1)))
+        self.rows.append(done | terms | dict(steps=len(steps), images_per_s=round(rate, 1)))
         if self.folder: self.folder.log(self.rows[-1])

@@ -27,7 +27,7 @@ def test_shipped(name):
     "Catches weights that are missing, too large, not plain safetensors, or without a full card."
     file, card = weights_file(name), feature_card(name)
     assert file.stat().st_size < 5e6
-    with safe_open(file, "pt") as opened: assert opened.metadata()["format"] == "medgan-1"
+    with safe_open(file, "pt") as opened: assert opened.metadata()["medgan"].startswith('{"format": "medgan-2"')
     assert card["low"] < card["balanced_accuracy"] < card["high"] and 1/len(card["classes"]) < card["low"]
     assert {"data", "fingerprint", "split", "seed", "train_images", "test_images", "epochs", "auc"} <= set(card)
     extractor = load_extractor(name)

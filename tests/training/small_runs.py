@@ -100,6 +100,16 @@ class HalfFile:
         self.file.flush()
         die()
 
+class FullDisk:
+    "Stands for a file on a disk that takes half of what is written."
+    def __init__(self, path, mode): self.file = open(path, mode)
+    def __enter__(self): return self
+    def __exit__(self, *_): self.file.close()
+    def write(self, data):
+        self.file.write(data[:len(data)//2])
+        self.file.flush()
+        raise OSError(28, "No space left on device")
+
 def arm(moment, n, out_dir):
     "Make this process die at the n-th time (from 0) that it comes to a moment; n = None only counts them."
     seen = [0]
@@ -109,6 +119,12 @@ def arm(moment, n, out_dir):
     if moment == "update":                                                   # between D's step and G's, or between two steps
         update = Trainer.update
         Trainer.update = lambda *args: die() if now() else update(*args)
+    if moment in ("SIGTERM", "SIGINT"):                                      # told to stop while D or G is trained
+        update = Trainer.update
+        def told(*args):
+            if now(): os.kill(os.getpid(), getattr(signal, moment))
+            return update(*args)
+        Trainer.update = told
     if moment in ("checkpoint", "row"):                                      # half of it is written
         mode, module = dict(checkpoint=("wb", checkpoints_module), row=("a", loop_module))[moment]
         module.open = lambda path, m="r", *a: HalfFile(open(path, m, *a)) if m == mode and now() else open(path, m, *a)

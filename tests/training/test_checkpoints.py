@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
-from small_runs import contents, train
+from small_runs import FullDisk, contents, train
 
 from medgan.core.checks import ParameterError, check_out_dir
 from medgan.training.checkpoints import (
@@ -73,22 +73,52 @@ def test_broken_checkpoint(undisturbed, tmp_path, damage):
     assert ("no medgan checkpoint" if damage == "foreign" else "remove it to go on from the one before") in message
     assert contents(tmp_path/"run") == before and not (tmp_path/"ran").exists()
 
-HEADERS = dict(no_state=dict(config="{}"), no_config=dict(state="{}"), half_json=dict(state="{", config="{}"),
-               list_state=dict(state="[]", config="{}"), list_config=dict(state='{"dict": []}', config="[1, 2]"),
-               text_config=dict(state='{"dict": []}', config='"x"'),
-               no_tensor=dict(state='{"dict": [["w", {"tensor": 5}]]}', config="{}"), no_pair=dict(state='{"dict": [1]}', config="{}"),
-               no_key=dict(state='{"dict": [[[1], 2]]}', config="{}"), no_node=dict(state='{"module": 3}', config="{}"),
-               deep_state=dict(state="["*100_000, config="{}"), deep_nodes=dict(state='{"list": ['*5000 + "]}"*5000, config="{}"),
-               deep_config=dict(state='{"dict": []}', config="["*100_000),
-               long_number=dict(state='{"dict": []}', config='{"a": ' + "1"*5000 + "}"))
+def header(state='{"dict": []}', config="{}", more=', "crc32": 0'):
+    "The text of a checkpoint's header."
+    return f'{{"format": "medgan-2", "state": {state}, "config": {config}{more}}}'
 
-@pytest.mark.parametrize("header", HEADERS.values(), ids=HEADERS)
-def test_header_that_makes_no_sense(tmp_path, header):
+HEADERS = dict(no_state='{"format": "medgan-2", "config": {}, "crc32": 0}',
+               no_config='{"format": "medgan-2", "state": {"dict": []}, "crc32": 0}',
+               no_checksum=header(more=""), half_json=header()[:-5], list="[]", text='"medgan-2"', number="2",
+               no_tensor=header('{"dict": [["w", {"tensor": 5}]]}'), no_pair=header('{"dict": [1]}'),
+               no_key=header('{"dict": [[[1], 2]]}'), no_node=header('{"module": 3}'),
+               deep_state=header("["*100_000), deep_nodes=header('{"list": ['*5000 + "]}"*5000),
+               deep_config=header(config="["*100_000), long_number=header(config='{"a": ' + "1"*5000 + "}"))
+
+@pytest.mark.parametrize("text", HEADERS.values(), ids=HEADERS)
+def test_header_that_makes_no_sense(tmp_path, text):
     "Catches a stranger's file that ends in a KeyError, a TypeError or the interpreter's stack, instead of one line that names it."
     path = tmp_path/"foreign.safetensors"
-    save_file({"0": torch.zeros(2)}, path, metadata=dict(format="medgan-1") | header)
+    save_file({"0": torch.zeros(2)}, path, metadata=dict(medgan=text))
     with pytest.raises(CheckpointError) as caught: load_checkpoint(path)
-    assert f"{path} is no medgan checkpoint; its" in str(caught.value) and "\n" not in str(caught.value)
+    assert f"{path} is no medgan checkpoint; its header makes no sense" in str(caught.value) and "\n" not in str(caught.value)
+
+@pytest.mark.parametrize("state, config, message", [("[]", "{}", "are no dicts"), ('{"dict": []}', "[1, 2]", "are no dicts"),
+                                                    ('{"dict": [["step", 3]]}', "{}", "is damaged: its checksum is another one")])
+def test_header_of_others(tmp_path, state, config, message):
+    "Catches a state or a configuration that is no dict, and one that was edited."
+    save_file({"0": torch.zeros(2)}, tmp_path/"c", metadata=dict(medgan=header(state, config)))
+    with pytest.raises(CheckpointError, match=message): load_checkpoint(tmp_path/"c")
+
+def test_turned_bits(undisturbed, tmp_path):
+    "Catches one bit of a weight, of an optimiser's moment or of the header that turns unseen: a run would train on with it."
+    data, path = checkpoints(undisturbed[0])[-1].read_bytes(), tmp_path/"c"
+    whole, rng, refused = load_checkpoint(checkpoints(undisturbed[0])[-1]), np.random.default_rng(0), 0
+    n_header = 8 + int.from_bytes(data[:8], "little")
+    for at in (*rng.integers(0, n_header, 60), *rng.integers(n_header, len(data), 60)):
+        turned = bytearray(data)
+        turned[at] ^= 1 << rng.integers(8)
+        path.write_bytes(turned)
+        try: found = load_checkpoint(path)
+        except CheckpointError: refused += 1
+        else: assert same_state(found[0], whole[0]) and found[1] == whole[1], f"byte {at}"    # a blank that fills the header up
+    assert refused >= 118
+
+def test_equal_runs_equal_bytes(run, undisturbed, tmp_path):
+    "Catches a file whose parts stand in an order of chance, or that holds a time: two runs could not be compared by their checksums."
+    assert run(tmp_path/"run") == 0
+    ours, theirs = ({name: data for name, data in contents(d).items() if name != "stats.jsonl"} for d in (tmp_path/"run", undisturbed[0]))
+    assert ours == theirs and len([name for name in ours if name.startswith("checkpoint-")]) == 2
 
 def test_checkpoint_missing(tmp_path):
     "Catches a FileNotFoundError of another kind than the other errors."
@@ -106,10 +136,8 @@ def test_whole_or_not_at_all(tmp_path, monkeypatch):
     "Catches a file that is written in place: what stood there is lost when the disk is full."
     path = tmp_path/"new"/"file"
     write_whole(path, b"old")
-    class Full:
-        def __init__(self, *_): raise OSError(28, "No space left on device")
-    monkeypatch.setattr("medgan.training.checkpoints.open", Full, raising=False)
-    with pytest.raises(OSError, match="No space"): write_whole(path, b"new")
+    monkeypatch.setattr("medgan.training.checkpoints.open", FullDisk, raising=False)
+    with pytest.raises(OSError, match=f"No space.*could not be written.*{path}"): write_whole(path, b"new")
     assert contents(tmp_path) == {"new/file": b"old"}
 
 # ---- where a run is kept

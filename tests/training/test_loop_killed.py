@@ -1,5 +1,6 @@
-"A run that is killed at any moment goes on and ends as if nothing had happened: weights, optimisers, statistics, samples, files."
+"A run killed or told to stop at any moment goes on and ends as if nothing had happened: weights, statistics, samples, files."
 import shutil
+import signal
 
 import pytest
 from small_runs import KILLED, assert_same_run, rows
@@ -47,3 +48,20 @@ def test_removed_checkpoint(run, undisturbed, tmp_path):
     assert run(tmp_path/"run", True) == 0
     state, other = (load_checkpoint(checkpoints(d)[-1])[0] for d in (tmp_path/"run", undisturbed[0]))
     assert same_state(state, other) and rows(tmp_path/"run") == rows(undisturbed[0])
+
+@pytest.mark.parametrize("name, n, step", [("SIGTERM", 0, 1), ("SIGTERM", 9, 5), ("SIGINT", 12, 7), ("SIGTERM", 15, 8), ("SIGINT", 19, 10)])
+def test_told_to_stop(run, undisturbed, tmp_path, name, n, step):
+    """Catches a run that dies in the middle of a step when a cluster or Ctrl-C ends it, steps that are lost, a row of statistics that is
+    cut in two, and a signal that is swallowed."""
+    code = -signal.SIGTERM if name == "SIGTERM" else 1                       # a KeyboardInterrupt ends a process with 1
+    assert run(tmp_path/"run", False, name, n) == code
+    assert checkpoints(tmp_path/"run")[-1].stem == f"checkpoint-{step:08d}"
+    assert run(tmp_path/"run", True) == 0
+    assert_same_run(tmp_path/"run", undisturbed[0])
+
+def test_stopped_twice(run, undisturbed, tmp_path):
+    "Catches a run that cannot go on where a stopped one was stopped again before its next row."
+    assert run(tmp_path/"run", False, "SIGTERM", 12) == run(tmp_path/"run", True, "SIGTERM", 0) == -signal.SIGTERM
+    assert [p.stem[-2:] for p in checkpoints(tmp_path/"run")] == ["07", "08"]
+    assert run(tmp_path/"run", True) == 0
+    assert_same_run(tmp_path/"run", undisturbed[0])
