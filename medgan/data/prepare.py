@@ -10,15 +10,16 @@ import hashlib
 import json
 import os
 import shutil
-import tempfile
 import warnings
 import zlib
 from collections.abc import Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from filelock import FileLock, Timeout
 
 from .files import need_columns
 from .registry import DataError, DataSpec, data_spec
@@ -136,12 +137,9 @@ def _is_whole(folder):
 # %% ../../nbs/data/08_prepare.ipynb #314b36b5
 def _prepare(name, table, source, size, folder):
     "Decode all images of `table` into `folder`, through a temporary one, so that a half-made cache is never seen."
+    unfinished = folder.with_name(folder.name + ".part")
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = Path(tempfile.mkdtemp(prefix=folder.name + ".", suffix=".part", dir=folder.parent))
-    except OSError as error:
-        raise DataError(f"{name}: {folder.parent} cannot be written ({error}); let $MEDGAN_CACHE name another folder") from error
-    try:
+        unfinished.mkdir()
         images, masks, found = source.make(name, table, size, _in_files(unfinished))
         side = int(source.shown(found.sizes)[1][:, 1].min())
         fingerprint = fingerprint_of(images, masks, source.judged(table, found.shares))
@@ -151,10 +149,37 @@ def _prepare(name, table, source, size, folder):
             if array is not None: array.flush()
         meta = dict(fingerprint=fingerprint, smallest_side=side, made_as=source.version, files=_checksums(unfinished))
         (unfinished/"meta.json").write_text(json.dumps(meta))
-        try: unfinished.rename(folder)
-        except OSError:                                     # another process was faster: its work is as good
-            if not (folder/"meta.json").exists(): raise
+        unfinished.rename(folder)
+    except OSError as error:
+        raise DataError(f"{name}: {folder.parent} takes no more ({error}); make room, or let $MEDGAN_CACHE name another folder") from error
     finally: shutil.rmtree(unfinished, ignore_errors=True)
+
+# %% ../../nbs/data/08_prepare.ipynb #7cbd807d
+@contextmanager
+def _cache_lock():
+    "The right to write in the cache; `DataError` where nobody may."
+    lock = FileLock(cache_dir()/".lock")
+    try:
+        cache_dir().mkdir(parents=True, exist_ok=True)
+        try: lock.acquire(timeout=0)
+        except Timeout:
+            print("another process prepares a data set: waiting for it", flush=True)
+            lock.acquire()
+    except OSError as error:
+        raise DataError(f"{cache_dir()} cannot be written ({error}); let $MEDGAN_CACHE name another folder") from error
+    try: yield
+    finally: lock.release()
+
+def _make_sure(name, table, source, size, folder):
+    "Let there be a whole prepared set in `folder`."
+    if _is_whole(folder): return
+    with _cache_lock():
+        for unfinished in cache_dir().glob("*.part"): shutil.rmtree(unfinished)
+        if _is_whole(folder): return                        # another process was faster
+        if folder.exists():
+            warnings.warn(f"{folder} is damaged: it is prepared again", stacklevel=4)
+            shutil.rmtree(folder)
+        _prepare(name, table, source, size, folder)
 
 # %% ../../nbs/data/08_prepare.ipynb #3c1a0010
 @dataclass
@@ -188,10 +213,7 @@ def pictures(name: str,           # of the set
         return Pictures(images, masks, table, originals, size, fingerprint_of(images, masks, table))
     source.shape(size)                                      # refuses what cannot be made, before anything is decoded
     folder = cache_dir()/f"{name}-{size}-{_cache_key(table, source, size)}"
-    if folder.exists() and not _is_whole(folder):
-        warnings.warn(f"{folder} is damaged: it is prepared again", stacklevel=3)
-        shutil.rmtree(folder)
-    if not folder.exists(): _prepare(name, table, source, size, folder)
+    _make_sure(name, table, source, size, folder)
     return _prepared(folder, table, source)
 
 # %% ../../nbs/data/08_prepare.ipynb #440d2800

@@ -308,7 +308,8 @@ def _leave(trainer, number):
     "Keep a run that a signal stops, and obey."
     if trainer._pending: mean_terms(*zip(*trainer._pending), last_good=trainer.folder.newest)     # nothing that is not finite is kept
     trainer.folder.save(trainer.step, _kept(trainer))
-    print(f"{signal.Signals(number).name} after step {trainer.step}: {trainer.folder.newest} is written, resume=True goes on", flush=True)
+    told = f"{signal.Signals(number).name} after step {trainer.step}"
+    print(f"{told}: {trainer.folder.newest.name} is written, resume=True goes on", flush=True)
     signal.raise_signal(number)
 
 # %% ../../nbs/training/02_loop.ipynb #d96a7a3b

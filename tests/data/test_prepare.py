@@ -68,7 +68,8 @@ def test_crash_while_preparing(tiny_ham, cache, monkeypatch, error):
     def crash(*_): raise error
     with monkeypatch.context() as patched:
         patched.setattr(prepare, "fingerprint_of", crash)
-        with pytest.raises(error if isinstance(error, type) else OSError): ham(tiny_ham)
+        with pytest.raises(error if isinstance(error, type) else DataError) as caught: ham(tiny_ham)
+        if caught.type is DataError: assert "No space left on device" in str(caught.value) and "make room" in str(caught.value)
     assert left(cache) == []
     assert len(ham(tiny_ham)) == 42
 
@@ -84,7 +85,7 @@ def turn_a_bit(path):
 def test_damaged(tiny_ham, cache, name, damage):
     "Catches a prepared set whose masks are gone, whose files are cut, or in which a bit has turned, and that is used all the same."
     first = ham(tiny_ham)
-    folder, = cache.iterdir()
+    folder = cache/left(cache)[0]
     images, masks = np.array(first.images), np.array(first.masks)
     damage(folder/name)
     with pytest.warns(UserWarning, match=f"{folder.name} is damaged: it is prepared again"): second = ham(tiny_ham)
@@ -96,11 +97,12 @@ import multiprocessing, os, sys
 import medgan.data.prepare as d
 from medgan.data.images import load_data
 fingerprint, barrier = d.fingerprint_of, multiprocessing.Barrier(2)
-def wait(*args):
-    barrier.wait(60)                                                # both have decoded, neither has finished
+def decoded(*args):
+    os.write(2, b"decoded\\n")
     return fingerprint(*args)
-d.fingerprint_of = wait
+d.fingerprint_of = decoded
 child = os.fork()
+barrier.wait(60)                                                    # both begin at once
 data = load_data("ham10000", sys.argv[1], size=16)
 os.write(1, f"{data.fingerprint} {len(data)}\\n".encode())          # in one piece
 if child == 0: os._exit(0)
@@ -131,15 +133,30 @@ while True:
     data = load_data("ham10000", sys.argv[1], size=16)
     os.write(1, f"{data.fingerprint} {len(data)}\\n".encode())
     clear_cache("ham10000")
-    assert not os.listdir(cache), f"clear_cache leaves {os.listdir(cache)}"
+    assert os.listdir(cache) == [".lock"], f"clear_cache leaves {os.listdir(cache)}"
 """
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.parametrize("script, least", [(RACE, 2), (KILLED, 5)], ids=["at once", "killed"])
 def test_two_processes(tiny_ham, cache, script, least):
-    "Catches that the slower of two processes fails at the rename, and that what a killed one left (at any moment) is taken for a cache."
+    """Catches two processes that prepare one set twice, a slower one that fails, and that what a killed one left (at any moment) is
+    taken for a cache, or stays for ever."""
     done = subprocess.run([sys.executable, "-c", script, str(tiny_ham)], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
+    lines = [line for line in lines if "waiting" not in line]
     assert len(lines) >= least and set(lines) == {f"{ham(tiny_ham).fingerprint} 42"}
-    assert len(left(cache)) == 1
+    assert len(left(cache)) == 1 and done.stderr.count("decoded") == (script == RACE)
+
+def test_read_only_cache(tiny_ham, cache, monkeypatch):
+    "Catches an opening that writes where there is nothing to write: a cache may be shared, and its reader's disk be full."
+    first = ham(tiny_ham)
+    monkeypatch.setattr(prepare, "FileLock", lambda *_: pytest.fail("asks for the right to write"))
+    assert ham(tiny_ham).fingerprint == first.fingerprint
+
+def test_unfinished_of_others(tiny_ham, cache):
+    "Catches what a killed process left of another set, as large as the set: nobody would ever ask for it again."
+    (cache/"isic-64-0123456789abcdef.part").mkdir(parents=True)
+    (cache/"isic-64-0123456789abcdef.part"/"images.npy").write_bytes(b"0"*1000)
+    ham(tiny_ham)
+    assert [name.split("-")[0] for name in left(cache)] == ["ham10000"]
