@@ -64,7 +64,7 @@ def write_whole(path: Path,  # file to write; its folder is made where it is mis
         os.replace(unfinished, path)
     except BaseException as error:
         unfinished.unlink(missing_ok=True)
-        if isinstance(error, OSError): raise OSError(error.errno, f"{error.strerror}: it could not be written", str(path)) from error
+        if isinstance(error, OSError): raise OSError(error.errno, error.strerror, str(path)) from error
         raise
 
 # %% ../../nbs/training/01_checkpoints.ipynb #e3feebd0
