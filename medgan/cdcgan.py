@@ -26,7 +26,7 @@ from .data.images import PARTS, ImageData
 from .evaluate.classifiers import oversample
 from .networks.layers import in_batches, normal_init
 from .networks.losses import discriminator_loss, generator_loss, gradient_penalty
-from .training.checkpoints import load_run, load_weights, weights_of
+from .training.checkpoints import load_run, load_trained
 from .training.loop import Trainer, set_seed
 from .training.parameters import LoopConfig, Study, TrainingConfig, configure
 
@@ -230,8 +230,7 @@ def load_generator(path: str, # a checkpoint, or a run folder: its newest checkp
     "The generator of a run of `train_cdcgan`."
     state, config = load_run(path, CDCGANConfig, "cDCGAN")
     G, _ = build_cdcgan(config)
-    load_weights(G, weights_of(state, "modules", "G"), "G")
-    return G.eval(), config
+    return load_trained(G, state, "modules", "G"), config
 
 # %% ../nbs/01_cdcgan.ipynb #97f27f8f
 def generate(path: str,         # a checkpoint or a run folder

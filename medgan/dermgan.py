@@ -30,7 +30,7 @@ from .evaluate.metrics import fid
 from .networks.augmentation import random_turns
 from .networks.layers import normal_init
 from .networks.losses import discriminator_loss, feature_matching_loss, generator_loss
-from .training.checkpoints import load_run, load_weights, weights_of
+from .training.checkpoints import load_run, load_trained
 from .training.loop import Trainer, evaluating, linear_decay, set_lr, set_seed
 from .training.parameters import LoopConfig, Study, TrainingConfig, configure
 
@@ -177,6 +177,9 @@ class MapData(Dataset):
     def __init__(self, data: ImageData): # from `roi_crops`
         self.data, self.maps = data, encode_maps(data.table, data.size, data.classes)
         self.name, self.fingerprint, self.size, self.classes = data.name, data.fingerprint, data.size, data.classes
+
+    @property
+    def groups(self): return self.data.groups
 
     def __len__(self): return len(self.data)
 
@@ -421,5 +424,4 @@ def load_dermgan(path: str, # a checkpoint, or a run folder: its newest checkpoi
     "The generator of a run of `train_dermgan`."
     state, config = load_run(path, DermGANConfig, "DermGAN")
     G, _ = build_dermgan(config)
-    load_weights(G, weights_of(state, "modules", "G"), "G")
-    return G.eval(), config
+    return load_trained(G, state, "modules", "G"), config

@@ -38,7 +38,7 @@ from medgan.models.cyclegan import (
 from .networks.augmentation import random_flips
 from .networks.losses import dice_loss, least_squares_discriminator_loss, least_squares_generator_loss
 from .networks.unet import SegmentationUNet
-from .training.checkpoints import load_run, load_weights, weights_of
+from .training.checkpoints import load_run, load_trained
 from .training.loop import Trainer, set_seed
 from .training.parameters import LoopConfig, Study, TrainingConfig, configure
 
@@ -327,10 +327,7 @@ def load_factorization(path: str, # a checkpoint, or a run folder: its newest ch
     "A trained model, for use: `translate(nets['G'], x)` takes the lesions out of slices (N,1,H,W) in [0,1]."
     state, config = load_run(path, FactorizationConfig, "pathology factorization")
     nets = build_factorization(config)
-    for name, net in nets.items():
-        load_weights(net, weights_of(state, "modules", name), name)
-        net.eval()
-    return nets, config
+    return {name: load_trained(net, state, "modules", name) for name, net in nets.items()}, config
 
 # %% ../nbs/04_pathology_factorization.ipynb #baa8ac2a
 def _mean_squares(x: np.ndarray) -> tuple[float, float, float]:

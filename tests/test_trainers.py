@@ -13,6 +13,7 @@ from medgan.cdcgan import CDCGANConfig, load_generator, train_cdcgan
 from medgan.core.checks import ParameterError
 from medgan.data.crops import roi_crops
 from medgan.data.images import as_image_data, load_data
+from medgan.data.splits import group_codes
 from medgan.dermgan import DermGANConfig, MapData, load_dermgan, train_dermgan
 from medgan.models.cyclegan import (
     CycleGANConfig,
@@ -101,6 +102,14 @@ def test_what_was_stored_is_loaded(name, trained):
     _, stored = load_checkpoint(checkpoints(folder)[-1])
     _, config = TRAINERS[name][3](folder)
     assert type(config) is TRAINERS[name][2] and json.loads(config.model_dump_json(exclude={"epochs"})).items() <= stored.items()
+
+@each_loader
+def test_what_has_trained_is_known(name, data, trained):
+    "Catches a generator that forgets the groups that trained it, in memory or in its file: it would be judged on them."
+    run, folder = trained(name)
+    nets, expected = TRAINERS[name][3](folder)[0], group_codes(data(name).groups)
+    assert len(expected) > 1
+    for net in (*run.modules.values(), *(nets.values() if isinstance(nets, dict) else [nets])): assert np.array_equal(net.seen, expected)
 
 # ---- nonsense
 

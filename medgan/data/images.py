@@ -118,6 +118,9 @@ class ImageData(Dataset):
         if self.masks is not None: batch["mask"] = torch.from_numpy(self.masks[where]).to(device)[:, None]
         return batch
 
+    @property
+    def groups(self) -> pd.Series: return self.table.group  # lesion or patient of each image, with the set's name
+
     def _with(self, table, classes, fingerprint, rows):
         return ImageData(self.name, self.images, self.masks, table, classes, fingerprint, rows)
 

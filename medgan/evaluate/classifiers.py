@@ -25,6 +25,7 @@ from ..core.statistics import wilson_interval
 from ..data.images import ImageData
 from ..data.registry import DataError
 from ..data.splits import group_codes, share_known
+from ..training.checkpoints import note_seen
 from ..training.loop import Trainer, evaluating
 from ..training.selection import keep_best
 
@@ -92,7 +93,7 @@ def remember_seen(net: nn.Module,   # that is to be trained
     if shared := set(train.table.group) & set(val.table.group):
         raise DataError(f"{len(shared)} groups (lesions, patients) are in the training and in the validation part, "
                         f"such as {min(shared)}: split by group")
-    net.seen = np.union1d(getattr(net, "seen", group_codes([])), group_codes(train.table.group))
+    note_seen(net, group_codes(train.groups))
 
 def warn_seen(net: nn.Module, # that judges
               data,           # what it is asked about; groups are known of an `ImageData`

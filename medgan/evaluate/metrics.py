@@ -346,9 +346,17 @@ def _real_sets(real, held_out, seed):
     return real, as_image_data(held_out, name="held-out")
 
 # %% ../../nbs/evaluate/02_metrics.ipynb #63a8e9a0
+def _check_unseen(generated, held_out):
+    "`MetricError` where images held out have trained the generator."
+    if share := share_known(held_out.groups, getattr(generated.net, "seen", ())):
+        raise MetricError(f"{generated.name}: the groups of {share:.1%} of the held-out images trained the generator: hold others out, "
+                          "such as the part `test` of the split (and its seed) by which it was trained")
+
 def _compared_sets(generated, real, held_out, seed):
     "Generated, real, held-out and noise images as `ImageData`; `MetricError` where they cannot be compared."
-    if isinstance(generated, Generated): generated = generated.data()
+    if isinstance(generated, Generated):
+        if isinstance(held_out, ImageData): _check_unseen(generated, held_out)
+        generated = generated.data()
     generated = as_image_data(generated, name="generated")
     real, held_out = _real_sets(as_image_data(real, name="real"), held_out, seed)
     sets = dict(generated=generated, real=real, held_out=held_out)

@@ -60,6 +60,9 @@ class TwoDomains(Dataset):
     @property
     def channels(self) -> int: return self.a.images.shape[3] # of the images
 
+    @property
+    def groups(self): return [*self.a.groups, *self.b.groups]
+
     def __len__(self): return len(self.rows_a)
 
     def read(self,

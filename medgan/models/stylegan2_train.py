@@ -24,7 +24,7 @@ from .stylegan2_augment import PIPES, AdaptiveP, Augment
 from .stylegan2_weights import import_weights
 from ..networks.layers import in_batches
 from ..networks.losses import PathLength, discriminator_loss, generator_loss, r1_penalty
-from ..training.checkpoints import load_run, load_weights, weights_of
+from ..training.checkpoints import load_run, load_trained, note_seen
 from ..training.loop import EMA, Trainer, set_seed
 from ..training.parameters import LoopConfig, TrainingConfig, configure, given_values
 
@@ -249,6 +249,7 @@ class Drawn(nn.Module):
                  noise: str = "const"):  # "random", "const" (the same for each image) or "none"
         super().__init__()
         self.G, self.truncation, self.noise = G, truncation, noise
+        note_seen(self, getattr(G, "seen", ()))
 
     def forward(self,
                 z: Tensor,                    # latents (B,z_dim)
@@ -273,5 +274,4 @@ def load_stylegan2(path: str, # a checkpoint, or a run folder: its newest checkp
     "The generator of a run of `train_stylegan2`."
     state, config = load_run(path, StyleGAN2Config, "StyleGAN2-ADA")
     G, _ = build_stylegan2(config)
-    load_weights(G, weights_of(state, "ema", "G"), "G")
-    return G.eval(), config
+    return load_trained(G, state, "ema", "G"), config

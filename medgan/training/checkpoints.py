@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['C', 'IDENTITY', 'NOT_STORED', 'flatten_state', 'restore_state', 'CheckpointError', 'write_whole', 'save_checkpoint',
-           'load_checkpoint', 'check_config', 'checkpoints', 'load_tensors', 'load_weights', 'weights_of',
-           'check_stored', 'load_run', 'same_state']
+           'load_checkpoint', 'check_config', 'checkpoints', 'load_tensors', 'load_weights', 'note_seen',
+           'load_trained', 'check_stored', 'load_run', 'same_state']
 
 # %% ../../nbs/training/01_checkpoints.ipynb #91ee5c0b
 import json
@@ -15,7 +15,9 @@ import zlib
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
@@ -75,7 +77,7 @@ def _checksum(header, tensors):
     value = zlib.crc32(json.dumps(header).encode())
     for name, x in sorted(tensors.items()):
         value = zlib.crc32(f"{name} {x.dtype} {tuple(x.shape)}".encode(), value)
-        value = zlib.crc32(x.reshape(-1).view(torch.uint8).numpy(), value)
+        if x.numel(): value = zlib.crc32(x.reshape(-1).view(torch.uint8).numpy(), value)
     return value
 
 def save_checkpoint(path: Path,  # file to write
@@ -160,15 +162,27 @@ def load_weights(module: nn.Module,           # receives the weights
     module.load_state_dict(weights)
 
 # %% ../../nbs/training/01_checkpoints.ipynb #1a6738d7
-def weights_of(state: dict, # of a checkpoint
-               *names: str, # where they lie, e.g. "modules", "G"
-              ) -> dict[str, Tensor]: # a state dict
-    "A module's weights in a checkpoint; `CheckpointError` where it holds none."
+def note_seen(module: nn.Module,     # that is trained
+              codes: ArrayLike,      # of the groups that train it (`group_codes`)
+             ) -> None:
+    "Add groups to those that a network has seen, `module.seen`: judged on them, it knows the answers."
+    setattr(module, "seen", np.union1d(getattr(module, "seen", np.array([], np.int64)), np.asarray(codes, np.int64)))
+
+def load_trained(module: nn.Module, # receives weights, and the groups that trained it as `.seen`
+                 state: dict,       # of a checkpoint
+                 *names: str,       # where the weights lie, e.g. "modules", "G"
+                ) -> nn.Module:     # the same, in evaluation mode
+    "A module as a run has left it; `CheckpointError` where the checkpoint holds no such weights."
     part: Any = state
     for name in names: part = part.get(name) if isinstance(part, dict) else None
     if not isinstance(part, dict) or not all(isinstance(value, Tensor) for value in part.values()):
         raise CheckpointError(f"the checkpoint holds no weights under {' / '.join(names)}")
-    return part
+    seen = state.get("seen")
+    if not (isinstance(seen, Tensor) and seen.dtype == torch.int64 and seen.ndim == 1):
+        raise CheckpointError("the checkpoint does not say which groups trained it")
+    load_weights(module, part, names[-1])
+    note_seen(module, seen.numpy())
+    return module.eval()
 
 # %% ../../nbs/training/01_checkpoints.ipynb #0383e52d
 C = TypeVar("C", bound=Config)

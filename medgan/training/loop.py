@@ -31,12 +31,14 @@ from torch import Tensor, nn
 
 from ..core.checks import ParameterError, check_choice, check_out_dir
 from ..core.plots import progress_bar, tile
+from ..data.splits import group_codes
 from medgan.training.checkpoints import (
     CheckpointError,
     check_config,
     checkpoints,
     load_checkpoint,
     load_weights,
+    note_seen,
     save_checkpoint,
     write_whole,
 )
@@ -281,6 +283,12 @@ def _parts(trainer):
     averages = {name: e.average for name, e in trainer.ema.items()}
     return dict(modules=trainer.modules, ema=averages, optimizers=trainer.optimizers, extra=trainer.extra)
 
+def _note(trainer, codes):
+    "Let all networks and averages know of the groups that train them."
+    trainer.seen = np.union1d(trainer.seen, codes)
+    for kind in ("modules", "ema"):
+        for module in _parts(trainer)[kind].values(): note_seen(module, codes)
+
 def _take_up(trainer, state):
     "Put a copy of a state into networks, averages, optimisers and the rest."
     state = deepcopy(state)  # an optimiser would go on with the very tensors that it is given
@@ -289,6 +297,7 @@ def _take_up(trainer, state):
             if isinstance(thing, nn.Module): load_weights(thing, state[kind][name], name)
             else: thing.load_state_dict(state[kind][name])
     trainer.step, trainer.images = state["step"], state["images"]
+    _note(trainer, state["seen"].numpy())
 
 def _kept(trainer):
     "What a checkpoint holds: the state, and the terms of the steps that are in no row of the statistics yet."
@@ -334,7 +343,8 @@ class Trainer:
         self.modules, self.optimizers, self.ema, self.extra = modules, optimizers, ema or {}, state or {}
         self.seed, self.sample, self.precision = seed, sample, precision
         self.step, self.total, self.images = 0, 0, 0 # steps done and in all, images seen
-        self.rows: list[dict] = []                  # statistics
+        self.rows: list[dict] = []                   # statistics
+        self.seen = group_codes([])                  # groups that trained it
         self._pending: list[tuple[int, dict[str, Tensor]]] = []
         for module in (*modules.values(), *(e.average for e in self.ema.values())): module.to(self.device)
         self.folder = None
@@ -366,7 +376,7 @@ class Trainer:
     def state_dict(self) -> dict: # a copy: going on does not change it
         "Everything that the next step depends on."
         parts = {kind: {name: x.state_dict() for name, x in things.items()} for kind, things in _parts(self).items()}
-        return deepcopy(dict(step=self.step, images=self.images) | parts)
+        return deepcopy(dict(step=self.step, images=self.images, seen=torch.from_numpy(self.seen)) | parts)
 
     def load_state_dict(self, state: dict):
         "Go on from a state; it is copied."
@@ -380,7 +390,7 @@ class Trainer:
 
     def fit(self,
             step: Callable[[dict], dict[str, Tensor]], # one training step: batch -> scalars
-            data,                   # has `len` and `read(rows, device)` (`ImageData`)
+            data,                   # has `len`, `read(rows, device)` and, where they are known, the `groups` of its images (`ImageData`)
             epochs: float,          # passes over the data, in all (a resumed run counts what it did before)
             batch_size: int,        # images a step, over all processes
            ) -> pd.DataFrame:       # the statistics
@@ -389,6 +399,7 @@ class Trainer:
         self._per_epoch, of_epoch = len(epoch_rows(len(data), batch_size, self.seed, 0)), None
         self._batch_size, self.total = batch_size, max(1, round(epochs*self._per_epoch))
         for module in self.modules.values(): module.train()
+        _note(self, group_codes(getattr(data, "groups", ())))
         is_shown = self.loop.progress and self.is_main
         locked: AbstractContextManager = self.folder.locked() if self.folder else nullcontext()
         is_alone = self.world == 1                          # several processes would not stop at one step

@@ -16,6 +16,7 @@ from medgan.data.registry import DataError
 from medgan.data.splits import group_codes
 from medgan.evaluate.features import ExtractorError, load_extractor
 from medgan.evaluate.metrics import Generated, MetricError, compare_features, evaluate, fid, interval_cover, kid, prdc
+from medgan.training.checkpoints import note_seen
 
 def pair(n, m, dim, dtype, seed=0):
     "Features that differ, some of the real ones copied into the generated ones."
@@ -189,3 +190,14 @@ def test_extractor_that_has_seen_the_images(phantoms, tmp_path, monkeypatch):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert (evaluate(phantoms["generated"], phantoms["real"], phantoms["held_out"], skin, n_splits=0, per_class=False).seen == 0).all()
+
+def test_generator_that_has_seen_the_images(phantoms):
+    "Catches a generator that is judged beside images of the very lesions that trained it."
+    net = Blend()
+    real, held_out = phantoms["real"], phantoms["held_out"]
+    note_seen(net, group_codes(real.groups))
+    table = evaluate(Generated(net, 5, labels=[0]*20), real, held_out, n_splits=0, per_class=False, n_path=0)
+    assert table.value.notna().any()
+    note_seen(net, group_codes([held_out.groups.iloc[0]]))
+    with pytest.raises(MetricError, match="generated: the groups of .*% of the held-out images trained the generator"):
+        evaluate(Generated(net, 5, labels=[0]*20), real, held_out, n_splits=0, per_class=False, n_path=0)
