@@ -196,8 +196,8 @@ def test_generator_that_has_seen_the_images(phantoms):
     net = Blend()
     real, held_out = phantoms["real"], phantoms["held_out"]
     note_seen(net, group_codes(real.groups))
-    table = evaluate(Generated(net, 5, labels=[0]*20), real, held_out, n_splits=0, per_class=False, n_path=0)
+    table = evaluate(Generated(net, 5, labels=[0]*60), real, held_out, n_splits=0, per_class=False, n_path=0)
     assert table.value.notna().any()
     note_seen(net, group_codes([held_out.groups.iloc[0]]))
     with pytest.raises(MetricError, match="generated: the groups of .*% of the held-out images trained the generator"):
-        evaluate(Generated(net, 5, labels=[0]*20), real, held_out, n_splits=0, per_class=False, n_path=0)
+        evaluate(Generated(net, 5, labels=[0]*60), real, held_out, n_splits=0, per_class=False, n_path=0)
