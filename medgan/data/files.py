@@ -20,6 +20,7 @@ import pandas as pd
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from ..core.checks import user_path
 from .registry import DataError, data_spec
 
 # %% ../../nbs/data/01_files.ipynb #54a4e17b
@@ -90,7 +91,8 @@ def read_table(path: str | os.PathLike, # of a CSV
                sep: str = ",",          # between cells
               ) -> pd.DataFrame:        # at least one row; NaN where a cell is empty
     "A CSV, each cell as text without the blanks around it; `DataError` with its name where it is missing, empty or no text."
-    if not Path(path).is_file(): raise DataError(f"{path} is not there")
+    path = user_path(path)
+    if not path.is_file(): raise DataError(f"{path} is not there")
     try: table = pd.read_csv(path, sep=sep, dtype=str, keep_default_na=False, encoding="utf-8-sig", index_col=False)
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
         raise DataError(f"{path} is no table of text ({error})") from error
@@ -165,7 +167,7 @@ def told_groups(groups: str,    # a CSV with id and group, or a regular expressi
         try: found = ids.str.extract(groups)["group"]
         except re.error as error: raise DataError(f"groups={groups!r} is no regular expression ({error})") from error
     else:
-        path = Path(groups).expanduser()
+        path = user_path(groups)
         table = with_id(read_table(path), path)
         need_columns(table, ("group",), path)
         table = table.assign(group=linked(table.group)).drop_duplicates(["id", "group"])

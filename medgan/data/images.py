@@ -11,7 +11,6 @@ import os
 import warnings
 from collections.abc import Iterable, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +19,7 @@ import torch
 from PIL import Image
 from torch.utils.data import Dataset
 
+from ..core.checks import user_path
 from ..core.plots import as_uint8
 from . import brain, skin
 from .files import IMAGE_ENDINGS
@@ -186,7 +186,7 @@ def load_data(name: str,            # a registered name, e.g. "phantom" or "ham1
     table, fingerprint = found.table, found.fingerprint
     if boxes:
         shape = found.images.shape[1:3]
-        table["boxes"] = boxes_from_file(Path(boxes).expanduser(), name, table, found.originals.sizes, source, shape)
+        table["boxes"] = boxes_from_file(user_path(boxes), name, table, found.originals.sizes, source, shape)
         fingerprint = _hashed(fingerprint, repr(table.boxes.tolist()))
     warn_enlarged(name, found.smallest, size)
     data = ImageData(name, found.images, found.masks, table, known, fingerprint)
@@ -302,7 +302,7 @@ def as_image_data(source: Any,          # `ImageData`; uint8 (N,H,W[,C]); float 
             raise DataError(f"{source.name}: an ImageData has its own labels, groups and classes")
         _check_side(source.size, size, source.name)
         return source
-    if isinstance(source, (str, os.PathLike)): images, ids = _folder_pixels(Path(source).expanduser(), size, name)
+    if isinstance(source, (str, os.PathLike)): images, ids = _folder_pixels(user_path(source), size, name)
     elif isinstance(source, (np.ndarray, torch.Tensor)):
         images = _pixels(source, name)
         ids = _counted_names(len(images))

@@ -23,7 +23,7 @@ from accelerate import Accelerator
 from PIL import Image
 from torch import Tensor, nn
 
-from ..core.checks import ParameterError, check_choice, check_out_dir
+from ..core.checks import ParameterError, check_choice, check_out_dir, user_path
 from ..core.plots import progress_bar, tile
 from medgan.training.checkpoints import (
     check_config,
@@ -240,7 +240,7 @@ class Trainer:
         for module in (*modules.values(), *(e.average for e in self.ema.values())): module.to(self.device)
         self.folder = None
         if out_dir:
-            self.folder = RunFolder(Path(out_dir).expanduser(), json.loads(json.dumps(config or {})), resume,
+            self.folder = RunFolder(user_path(out_dir), json.loads(json.dumps(config or {})), resume,
                                     self.loop.keep, self.is_main, self.loop.tensorboard)
             if kept := self.folder.read(): self.load_state_dict(kept)
             self.rows = read_stats(self.folder.stats, self.step)
