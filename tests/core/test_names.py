@@ -4,7 +4,7 @@ import unicodedata
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pathvalidate import is_valid_filename
 
@@ -32,6 +32,7 @@ def check_inside(file):
 any_name = st.one_of(
     st.text(max_size=12), st.text("aAbB./\\: ~-_\u00e9e\u0301\0\n", max_size=6), st.sampled_from(BAD), st.just("x"*300 + "y"))
 
+@settings(deadline=None)
 @given(st.lists(any_name, unique=True, max_size=8))
 @example(["Mel", "mel", "MEL"])
 @example(["a/b", "a:b", "a_b"])
@@ -45,6 +46,7 @@ def test_two_names_are_two_files_inside(some):
     assert list(made) == some and len(set(map(one_file, made.values()))) == len(some)
     for file in made.values(): check_inside(file)
 
+@settings(deadline=None)
 @given(any_name, any_name)
 def test_a_mark_cannot_be_forged(a, b):
     "Catches a class that is called as another one is filed: both would have one folder in two calls."
