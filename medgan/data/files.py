@@ -256,4 +256,6 @@ def folder_images(folder: Path, # flat, or with a folder for each class; a table
     if not folder.is_dir(): raise DataError(f"{name}: {str(folder)!r} is no folder")
     has_table = (folder/IMAGE_TABLE).is_file()
     files = _listed_images(folder, name) if has_table else _files_and_folders(_visible(folder), folder, name)
+    if odd := [file for file in files if re.search("[\ud800-\udfff]", file)]:
+        raise DataError(f"{name}: {odd[0]!r} in {folder} has a name that is no text: rename it")
     return dict(sorted(files.items()))

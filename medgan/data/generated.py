@@ -48,7 +48,7 @@ def _warn_renamed(folder, folders): # folders: class -> name of its folder
     "One warning for the classes whose folder has another name."
     changed = [f"{dx!r} lies in {name!r}" for dx, name in folders.items() if dx != name]
     if changed:
-        warnings.warn(f"{folder}: {len(changed)} classes have names that no folder can have, or that are one on some systems: "
+        warnings.warn(f"{folder}: {len(changed)} of {len(folders)} classes have names that no folder can have, or that some systems mix: "
                       f"{', '.join(changed[:3])}{', ...' if len(changed) > 3 else ''}; {IMAGE_TABLE} tells them", stacklevel=3)
 
 # %% ../../nbs/data/13_generated.ipynb #8072a214
@@ -73,9 +73,9 @@ def save_images(data: ImageData,      # images with their classes, e.g. `Generat
     "Write `<out_dir>/<class>/<seed>-<number>.png` and the table `images.csv`; what was cut short is refused by `as_image_data`."
     folder = check_new_folder(out_dir)
     if not len(data): raise ParameterError(f"{data.name} has no images to write")
-    numbers = np.arange(len(data)) if numbers is None else np.asarray(numbers)
-    if numbers.shape != (len(data),): raise ParameterError(f"numbers: has shape {numbers.shape}, but there are {len(data):,} images")
-    table = _image_table(data, seed, numbers)
+    of_latents = np.arange(len(data)) if numbers is None else np.asarray(numbers)
+    if of_latents.shape != (len(data),): raise ParameterError(f"numbers: has shape {of_latents.shape}, but there are {len(data):,} images")
+    table = _image_table(data, seed, of_latents)
     is_new = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
     try: _put_images(folder, data, table)
