@@ -209,7 +209,7 @@ def _json(x: Any) -> Any:
     if hasattr(x, "tolist"): return x.tolist()
     raise TypeError(f"{type(x).__name__} cannot be stored in metrics.json")
 
-# %% ../../nbs/report/00_ledger.ipynb #9bfa7618
+# %% ../../nbs/report/00_ledger.ipynb #7ed8d819
 def picture_name(name: str, # of a picture's file
                 ) -> str:   # the same
     "Refuse what is no file name of a picture, or none in a link."
@@ -217,6 +217,7 @@ def picture_name(name: str, # of a picture's file
     if re.fullmatch(r"[A-Za-z0-9][\w.-]*", name): return name
     raise ParameterError(f"picture={name!r}: must be a file name of letters, digits, '_', '-' and '.'")
 
+# %% ../../nbs/report/00_ledger.ipynb #9bfa7618
 def _save_figure(figure: Any, path: Path) -> None:
     "A picture that can save itself, or a file."
     if hasattr(figure, "save"): figure.save(path)
