@@ -8,21 +8,20 @@ __all__ = ['SIZES', 'PROTOCOLS', 'CDCGANConfig', 'CDCGANStudy', 'CDCGANGenerator
            'load_generator', 'generate', 'soft_labels']
 
 # %% ../nbs/01_cdcgan.ipynb #2f6adcc6
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
-from .core.checks import Names, Number, Whole, check_choice, check_number, takes
+from .core.checks import Names, Number, ParameterError, Whole, check_choice, check_number, takes
 from .core.plots import as_uint8
-from .data.images import PARTS, ImageData
+from .data.generated import check_new_folder, save_images
+from .data.images import PARTS, ImageData, as_image_data
 from .evaluate.classifiers import oversample
 from .networks.layers import in_batches, normal_init
 from .networks.losses import discriminator_loss, generator_loss, gradient_penalty
@@ -234,22 +233,24 @@ def load_generator(path: str, # a checkpoint, or a run folder: its newest checkp
 
 # %% ../nbs/01_cdcgan.ipynb #97f27f8f
 def generate(path: str,         # a checkpoint or a run folder
-             n: int,            # how many images
-             dx: str,           # of which class
-             seed: int = 0,     # same seed, same images
-             out_dir: str = "", # folder for PNG files <dx>-<seed>-<number>.png; "" = none
-            ) -> Tensor:        # images (n,3,size,size) in [-1,1]
-    "Draw images of one class from a trained generator."
+             n: int,            # how many images of each class
+             dx: str | Sequence[str], # of which class, or classes
+             seed: int = 0,     # same seed, same images: the classes have the same latents
+             out_dir: str = "", # new folder for PNG files, as of `save_images`; "" = none
+            ) -> Tensor:        # images (n,3,size,size) in [-1,1]; of several classes (n a class, one class after another)
+    "Draw images of one class or several from a trained generator."
     G, config = load_generator(path)
     check_number("n", n, 1, whole=True)
-    label = config.classes.index(check_choice("dx", dx, config.classes))
+    classes = [check_choice("dx", c, config.classes) for c in ([dx] if isinstance(dx, str) else dx)]
+    if not classes or len(set(classes)) < len(classes): raise ParameterError(f"dx={dx!r}: name at least one class, each once")
+    if out_dir: check_new_folder(out_dir)
     z = torch.randn(n, G.z_dim, generator=torch.Generator().manual_seed(seed))
-    images = sample_images(G, z, torch.full((n,), label))
+    images = torch.cat([sample_images(G, z, torch.full((n,), config.classes.index(c))) for c in classes])
     if out_dir:
-        Path(out_dir).mkdir(parents=True, exist_ok=True)
-        for i, image in enumerate(as_uint8(images)):
-            Image.fromarray(image).save(Path(out_dir)/f"{dx}-{seed}-{i:05d}.png")
+        data = as_image_data(as_uint8(images), name="generated", labels=np.repeat(classes, n), classes=config.classes)
+        save_images(data, out_dir, seed, np.tile(np.arange(n), len(classes)))
     return images
+
 
 # %% ../nbs/01_cdcgan.ipynb #d8b218e8
 def soft_labels(a: int,         # class at t = 0

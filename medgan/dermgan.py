@@ -11,7 +11,6 @@ __all__ = ['MAP_SIZES', 'TERMS', 'TONE_CODES', 'DermGANConfig', 'DermGANStudy', 
 # %% ../nbs/02_dermgan.ipynb #77346aac
 import math
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
 import numpy as np
@@ -22,7 +21,7 @@ from pydantic import AfterValidator, Field, model_validator
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from .core.checks import Names, Number, Whole, check_choice, takes
+from .core.checks import Names, Number, Whole, check_choice, takes, user_path
 from .data.crops import check_boxes, region_boxes
 from .data.images import ImageData
 from .data.registry import DataError
@@ -69,7 +68,7 @@ class DermGANConfig(TrainingConfig):
 # %% ../nbs/02_dermgan.ipynb #de000008
 def _there(path: str) -> str:
     "A file that is there, or none."
-    if not path or Path(path).expanduser().is_file(): return path
+    if not path or user_path(path).is_file(): return path
     raise ValueError(f"boxes_csv={path!r}: must be a file, or ''; there is none of that name")
 
 class DermGANStudy(DermGANConfig, Study):

@@ -1,10 +1,15 @@
 "The cDCGAN notebook refuses bad parameters before it reads data; its networks train, keep, load and draw."
+import json
 
+import numpy as np
+import pandas as pd
 import pytest
 import torch
 from nbdev.config import get_config
 from safetensors.torch import save_file
 
+from medgan.analysis.privacy import privacy_report
+from medgan.analysis.reader_study import study_page
 from medgan.cdcgan import (
     PROTOCOLS,
     SIZES,
@@ -20,7 +25,9 @@ from medgan.cdcgan import (
     train_cdcgan,
 )
 from medgan.core.checks import ParameterError
-from medgan.data.images import load_data
+from medgan.core.plots import as_uint8
+from medgan.data.images import as_image_data, load_data
+from medgan.evaluate.metrics import evaluate
 from medgan.training.checkpoints import CheckpointError, save_checkpoint
 from medgan.training.loop import Trainer
 
@@ -79,12 +86,40 @@ def test_generate(trained, tmp_path):
     torch.manual_seed(99)
     assert torch.equal(images, generate(trained, 5, "mel", seed=3)) and not torch.equal(images, generate(trained, 5, "nv", seed=3))
     assert images.shape == (5, 3, 32, 32) and images.abs().max() <= 1
-    assert len(list((tmp_path/"images").glob("mel-3-*.png"))) == 5
+    assert sorted(p.name for p in (tmp_path/"images"/"mel").iterdir()) == [f"3-{i:05d}.png" for i in range(5)]
+    assert np.array_equal(as_image_data(tmp_path/"images").images, as_uint8(images))
+    both = generate(trained, 5, ["nv", "mel"], seed=3)
+    torch.testing.assert_close(both, torch.cat([generate(trained, 5, "nv", seed=3), images]), rtol=1e-4, atol=1e-5)
+
+SLASHED = ["O/E - ecchymoses present", "../nv", "NV", "nv"]
+
+def test_generated_folder_is_judged_with_its_classes(tmp_path):
+    "Catches a class whose name is no folder's: files elsewhere, or a folder that metrics and studies know by other classes."
+    real = load_data("phantom", size=32, n=400, classes=list(CLASSES)).merge({new: [old] for new, old in zip(SLASHED, CLASSES)})
+    train_cdcgan(real.subset(range(48)), out_dir=str(tmp_path/"run"), progress="", **CONFIG)
+    with pytest.warns(UserWarning, match="4 classes have names that no folder can have"):
+        images = generate(tmp_path/"run", 30, SLASHED, seed=1, out_dir=str(tmp_path/"made"))
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["made", "run"] and len(list((tmp_path/"made").iterdir())) == 5
+    made = as_image_data(tmp_path/"made", classes=SLASHED)
+    for i, c in enumerate(SLASHED): assert np.array_equal(made.select([c]).images[made.select([c]).rows], as_uint8(images[30*i:30*i + 30]))
+    table = evaluate(tmp_path/"made", real, n_splits=0)
+    assert set(SLASHED) <= set(table.index.get_level_values("class")) and (table.loc["all"].n_generated == 120).all()
+    pd.testing.assert_frame_equal(table.loc["all"], evaluate(made, real, n_splits=0).loc["all"])
+    parts = real.split()
+    report = privacy_report(tmp_path/"made", parts["train"], parts["test"], false_alarm=.2)
+    assert report.generated.table.dx.value_counts().to_dict() == dict.fromkeys(SLASHED, 30)
+    key = study_page(tmp_path/"page.html", real, tmp_path/"made", "condition", n=3)
+    assert set(json.loads(key.read_text())["conditions"]) == set(SLASHED)
 
 def test_generate_refuses(trained, tmp_path):
     "Catches a wrong class, a folder without a run and a checkpoint of something else."
     with pytest.raises(ParameterError, match="dx='wart': must be one of 'nv', 'bcc', 'mel', 'bkl'"): generate(trained, 1, "wart")
     with pytest.raises(ParameterError, match="n=0"): generate(trained, 0, "nv")
+    for dx in ([], ["nv", "nv"]):
+        with pytest.raises(ParameterError, match="name at least one class, each once"): generate(trained, 1, dx)
+    (tmp_path/"used").mkdir()
+    (tmp_path/"used"/"notes.txt").write_text("")
+    with pytest.raises(ParameterError, match="holds notes.txt already"): generate(trained, 1, "nv", out_dir=tmp_path/"used")
     with pytest.raises(CheckpointError, match="holds no checkpoint"): generate(tmp_path, 1, "nv")
     with pytest.raises(CheckpointError, match="is not there"): generate(tmp_path/"none.safetensors", 1, "nv")
     save_file({"w": torch.zeros(1)}, tmp_path/"foreign.safetensors")

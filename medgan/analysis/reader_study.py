@@ -27,7 +27,7 @@ from sklearn.metrics import cohen_kappa_score
 from statsmodels.stats.inter_rater import fleiss_kappa
 from statsmodels.stats.proportion import confint_proportions_2indep
 
-from ..core.checks import check_choice, check_number
+from ..core.checks import check_choice, check_number, user_path
 from ..core.plots import as_uint8
 from ..core.statistics import adjust_p, bootstrap_interval, paired_test, wilson_interval
 from ..data.images import as_image_data, check_alike
@@ -127,7 +127,7 @@ def _page(study):
 # %% ../../nbs/analysis/02_reader_study.ipynb #37f2fdca
 def _load_key(path):
     "A key file as a dict with study, design, items."
-    try: key = json.loads(Path(path).read_text(encoding="utf-8"))
+    try: key = json.loads(user_path(path).read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{Path(path).name} is no key file: {error}") from None
     lost = [k for k in ("study", "design", "items") if not isinstance(key, dict) or k not in key]
@@ -137,7 +137,7 @@ def _load_key(path):
 # %% ../../nbs/analysis/02_reader_study.ipynb #c6058772
 def _write_study(path, page, key):
     "Write page and key; never over the key of another study, whose answers could not be read any more."
-    path = Path(path)
+    path = user_path(path)
     if path.suffix != ".html": raise ValueError(f"path={str(path)!r}: must end in .html")
     key_path = path.with_suffix(".key.json")
     if key_path.is_file() and (old := _load_key(key_path)["study"]) != key["study"]:
@@ -178,7 +178,7 @@ ANSWER_COLUMNS = ["study", "reader", "item", "answer", "ms"]
 # %% ../../nbs/analysis/02_reader_study.ipynb #359c92f3
 def _answer_file(path):
     "One reader's file as a table of text."
-    path = Path(path)
+    path = user_path(path)
     if path.suffix not in (".csv", ".json"): raise ValueError(f"{path.name}: answers are .csv or .json")
     try:
         if path.suffix == ".csv": table = pd.read_csv(path, dtype=str, keep_default_na=False)

@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from tqdm import tqdm
 
-from .checks import check_number
+from .checks import check_number, user_path
 
 # %% ../../nbs/core/02_plots.ipynb #d037c84e
 def _floats_as_bytes(images: np.ndarray) -> np.ndarray:
@@ -50,8 +50,8 @@ class _Encoded:
 
     def save(self, path: str | Path) -> None:
         "Write the file; where the name ends as another format's do, it is coded anew."
-        image, suffix = Image.open(io.BytesIO(self.data)), Path(path).suffix.lower()
-        if Image.registered_extensions().get(suffix, image.format) == image.format: Path(path).write_bytes(self.data)
+        path, image = user_path(path), Image.open(io.BytesIO(self.data))
+        if Image.registered_extensions().get(path.suffix.lower(), image.format) == image.format: path.write_bytes(self.data)
         else: image.convert("RGB").save(path, **_JPEG)
 
 class Jpeg(_Encoded):

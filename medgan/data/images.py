@@ -11,7 +11,6 @@ import os
 import warnings
 from collections.abc import Iterable, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,9 +19,10 @@ import torch
 from PIL import Image
 from torch.utils.data import Dataset
 
+from ..core.checks import user_path
 from ..core.plots import as_uint8
 from . import brain, skin
-from .files import IMAGE_ENDINGS
+from .files import folder_images
 from .phantoms_skin import boxes
 from .prepare import checked_table, fingerprint_of, pictures, with_source
 from .regions import boxes_from_file, regions
@@ -189,7 +189,7 @@ def load_data(name: str,            # a registered name, e.g. "phantom" or "ham1
     table, fingerprint = found.table, found.fingerprint
     if boxes:
         shape = found.images.shape[1:3]
-        table["boxes"] = boxes_from_file(Path(boxes).expanduser(), name, table, found.originals.sizes, source, shape)
+        table["boxes"] = boxes_from_file(user_path(boxes), name, table, found.originals.sizes, source, shape)
         fingerprint = _hashed(fingerprint, repr(table.boxes.tolist()))
     warn_enlarged(name, found.smallest, size)
     data = ImageData(name, found.images, found.masks, table, known, fingerprint)
@@ -230,35 +230,43 @@ def _pixels(images, name):
     return np.array(as_uint8(images)[..., :channels])      # a copy: the caller may go on to change theirs
 
 # %% ../../nbs/data/11_images.ipynb #e2c3c2e7
-def _own_size(paths, name):
-    "The side of images that are all one square."
-    sizes = {}
+def _own_shape(paths, name):
+    "Height and width of images that are all of one size, and squares; grey ones of 8 bits, slices, need be none."
+    sizes, modes = {}, set()
     for path in paths:
         try:
             with Image.open(path) as image: sizes.setdefault(image.size, path)
+            modes.add(image.mode)
         except (OSError, SyntaxError, ValueError) as error:
             raise DataError(f"{name}: {path} cannot be read ({error})") from error
-    if len(sizes) > 1 or any(width != height for width, height in sizes):
+    width, height = next(iter(sizes))
+    if len(sizes) > 1 or (width != height and modes != {"L"}):
         found = ", ".join(f"{path.name} {width}x{height}" for (width, height), path in list(sizes.items())[:2])
         raise DataError(f"{name}: the images are not squares of one size ({found}): "
                         "give size=, their centres are then resized to it")
-    return next(iter(sizes))[0]
+    return height, width
+
+def _grey_pixels(paths, name):
+    "uint8 (N,H,W,1) of grey images of one size."
+    def pixels(path):
+        try: return np.asarray(Image.open(path))
+        except (OSError, SyntaxError, ValueError) as error: raise DataError(f"{name}: {path} cannot be read ({error})") from error
+    return np.stack([pixels(path) for path in paths])[..., None]
+
 
 # %% ../../nbs/data/11_images.ipynb #1e9a0013
 def _folder_pixels(folder, size, name):
-    "uint8 (N,size,size,3), or (N,size,size,1) where all are grey, and the names of the files of a flat folder."
-    if not folder.is_dir(): raise DataError(f"{name}: {str(folder)!r} is no folder")
-    paths = sorted((p for p in folder.iterdir() if not p.name.startswith(".")), key=lambda p: p.name)
-    if wrong := [p for p in paths if p.suffix.lower() not in IMAGE_ENDINGS or not p.is_file()]:
-        raise DataError(f"{name}: {wrong[0]} is no image file; "
-                        f"a folder of images holds only files ending in {', '.join(IMAGE_ENDINGS)}")
-    if not paths: raise DataError(f"{name}: no images in {folder}")
-    if size is None: size = _own_size(paths, name)
-    else: _check_size(size)
-    images, _, found = PhotoSource().make(name, pd.DataFrame(dict(image=[str(p) for p in paths], mask="")), size)
-    warn_enlarged(name, found.sizes.min(), size, stacklevel=4)
+    "uint8 (N,H,W,3), or (N,H,W,1) where all are grey; the paths of the files inside the folder, sorted; the class of each, or None."
+    files = folder_images(folder, name)
+    paths, dx = [folder/file for file in files], None if None in files.values() else list(files.values())
+    height, width = _own_shape(paths, name) if size is None else (size, size)
+    if height != width: return _grey_pixels(paths, name), list(files), dx
+    _check_size(height)
+    images, _, found = PhotoSource().make(name, pd.DataFrame(dict(image=[str(p) for p in paths], mask="")), height)
+    warn_enlarged(name, found.sizes.min(), height, stacklevel=4)
     is_grey = (images == images[..., :1]).all()
-    return images[..., :1] if is_grey else images, [p.name for p in paths]
+    return images[..., :1] if is_grey else images, list(files), dx
+
 
 # %% ../../nbs/data/11_images.ipynb #acab0933
 def _check_side(side, size, name):
@@ -295,22 +303,25 @@ def _counted_names(n):
 def as_image_data(source: Any,          # `ImageData`; uint8 (N,H,W[,C]); float (N,3,H,W) in [-1,1], (N,1,H,W) in [0,1]; a folder
                   size: int | None = None, # height in px: a folder's images are resized to it, others must have it; None = as it is
                   name: str = "images", # for messages and the table
-                  labels: Iterable | None = None, # class of each image, (N,): numbers (positions in `classes`) or names; None = "all"
+                  labels: Iterable | None = None, # class of each, (N,): number (position in `classes`) or name; None: a folder's or "all"
                   groups: Iterable | None = None, # group of each image, (N,), by full name ("ham10000/HAM_0000118"); None = its pixels
                   classes: Sequence[str] | None = None, # class names in label order; None = the labels that occur, sorted
                  ) -> ImageData:        # the images, bytes in memory; an `ImageData` comes back as it is
-    "Images from anywhere as a data set; floats are rounded to 8 bits."
+    "Images from anywhere as a data set, those of a folder with their classes (`folder_images`); floats are rounded to 8 bits."
     if isinstance(source, ImageData):
         if any(given is not None for given in (labels, groups, classes)):
             raise DataError(f"{source.name}: an ImageData has its own labels, groups and classes")
         _check_side(source.size, size, source.name)
         return source
-    if isinstance(source, (str, os.PathLike)): images, ids = _folder_pixels(Path(source).expanduser(), size, name)
+    told = None                                  # the classes that a folder tells
+    if isinstance(source, (str, os.PathLike)): images, ids, told = _folder_pixels(user_path(source), size, name)
     elif isinstance(source, (np.ndarray, torch.Tensor)):
         images = _pixels(source, name)
         ids = _counted_names(len(images))
     else: raise DataError(f"{name}: images come as ImageData, tensor, array or folder, got {type(source).__name__}")
     _check_side(images.shape[1], size, name)
+    if told is not None and labels is not None: raise DataError(f"{name}: the folder tells the classes, and labels are given too")
+    if told is not None: labels = told
     dx, known = _named(labels, classes, len(ids), name)
     group = [f"pixels/{_hashed_bytes(x)}" for x in images] if groups is None else _column(groups, len(ids), "groups", name)
     table = pd.DataFrame(dict(id=ids, dx=dx, group=group, source=name))

@@ -21,6 +21,7 @@ import numpy as np
 import pandas as pd
 from filelock import FileLock, Timeout
 
+from ..core.checks import user_path
 from .files import need_columns
 from .registry import DataError, DataSpec, data_spec
 from .sources import DrawnSource, FileSource, Originals, PhotoSource, Source
@@ -76,7 +77,7 @@ def checked_table(name: str,               # of the set
 # %% ../../nbs/data/08_prepare.ipynb #cb6a0fb8
 def cache_dir() -> Path: # $MEDGAN_CACHE, else ~/.cache/medgan/prepared
     "The folder of what is computed once: prepared images, features."
-    return Path(os.environ.get("MEDGAN_CACHE") or Path.home()/".cache"/"medgan"/"prepared").expanduser()
+    return user_path(os.environ.get("MEDGAN_CACHE") or "~/.cache/medgan/prepared")
 
 # %% ../../nbs/data/08_prepare.ipynb #3c1a0006
 def _cache_key(table, source, size):

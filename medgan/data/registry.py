@@ -13,6 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..core.checks import user_path
+from ..core.names import check_file_name
+
 # %% ../../nbs/data/00_registry.ipynb #2f8c3e12
 class DataError(ValueError):
     "Something is wrong with a data set's name, files or labels; the message says what, where and what to do."
@@ -38,6 +41,7 @@ def register(name: str,                          # the name that `load_data` tak
              draw: Callable | None = None,       # for sets without files: (table, size) -> uint8 (N,size,W,3 or 1), bool (N,size,W)
             ) -> Callable[[Callable], Callable]: # decorator for the reader
     "Make a reader known under a name."
+    check_file_name("name", name)               # it names the folder of the set, and that of its prepared images
     def keep(read: Callable) -> Callable:
         _SPECS[name] = DataSpec(name, read, tuple(classes) if classes else None, marker, where, draw)
         return read
@@ -91,7 +95,7 @@ def find_folder(spec: DataSpec,     # the set
                 data_dir: str = "", # data root or the set's own folder; "" = $MEDGAN_DATA, else ~/.cache/medgan
                ) -> Path:           # the set's folder
     "The first of root/name, root/*/name and root that holds a marker file of the set; `DataError` that lists where was looked."
-    root = Path(data_dir or os.environ.get("MEDGAN_DATA") or Path.home()/".cache"/"medgan").expanduser()
+    root = user_path(data_dir or os.environ.get("MEDGAN_DATA") or "~/.cache/medgan")
     if not root.is_dir(): raise DataError(f"{spec.name}: data_dir={str(root)!r} is no folder. Get the data set from {spec.where}")
     candidates = [root/spec.name, *sorted(root.glob(f"*/{spec.name}")), root]
     for folder in candidates:

@@ -24,7 +24,8 @@ from torch import Tensor, nn
 from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3, FeatureExtractorInceptionV3
 
 import medgan
-from ..core.checks import check_choice
+from ..core.checks import check_choice, user_path
+from ..core.names import safe_name
 from ..core.plots import progress_bar
 from ..core.statistics import bootstrap_interval
 from ..data.images import ImageData, load_data
@@ -174,7 +175,7 @@ def train_extractor(name: str,           # "skin" or "brain"
                 best_epoch=int(history.val_balanced_accuracy.idxmax()) + 1, **_test_scores(net, test, seed))
     seen = group_codes([*parts["train"].table.group, *parts["val"].table.group])
     state = dict(net=net.state_dict(), seen=dict(groups=torch.from_numpy(seen)))
-    save_checkpoint(Path(file) if file else weights_file(name), state, card)
+    save_checkpoint(user_path(file) if file else weights_file(name), state, card)
     return card
 
 # %% ../../nbs/evaluate/01_features.ipynb #0588405f
@@ -197,7 +198,7 @@ INCEPTION_SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb91
 
 def _inception_weights(file):
     "Where Inception's published weights lie; `ExtractorError` where they are missing or others."
-    path = Path(file).expanduser()
+    path = user_path(file)
     if not file: path = Path(torch.hub.get_dir())/"checkpoints"/URL_INCEPTION_V3.rpartition("/")[2]
     if not path.is_file():
         raise ExtractorError(f"inception: no weights at {path}. Get {URL_INCEPTION_V3} (96 MB, SHA-256 {INCEPTION_SHA256}) "
@@ -240,7 +241,7 @@ def _torchvision_backbone(model):
 # %% ../../nbs/evaluate/01_features.ipynb #be6dedc3
 def _take_weights(net, name, weights):
     "Fill a backbone from a file, all but the last layer, which it has no more; gives the file's name."
-    path = Path(weights).expanduser()
+    path = user_path(weights)
     if not weights or not path.is_file():
         raise ExtractorError(f"{name}: weights={weights!r} is no file. Name a file with the model's weights (safetensors, "
                              "or a state dict that torch.load reads with weights_only), or say weights=\"random\"")
@@ -301,7 +302,7 @@ def image_features(data: ImageData,       # images
     "Features of all images, from the disk where they were computed before."
     channels = data.images.shape[-1]
     if channels > extractor.channels: raise ExtractorError(f"{extractor.name} takes grey images, {data.name} has {channels} channels")
-    file = cache_dir()/"features"/f"{data.fingerprint}-{data.size}-{extractor.fingerprint}.npy"
+    file = cache_dir()/"features"/safe_name(f"{data.fingerprint}-{data.size}-{extractor.fingerprint}.npy")
     if keep and file.exists(): return np.load(file)
     bar = progress_bar(image_batches(data, batch_size, _device()), desc=f"{extractor.name} features of {data.name}",
                        total=-(-len(data)//batch_size), unit="batch", disable=len(data) < 5000)

@@ -6,12 +6,11 @@
 __all__ = ['read_tensors', 'import_weights', 'export_weights']
 
 # %% ../../nbs/models/03_stylegan2_weights.ipynb #84fda5f6
-from pathlib import Path
-
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from ..core.checks import user_path
 from .stylegan2 import TAPS, Conv, DiscriminatorBlock, StyledConv, SynthesisBlock
 from ..training.checkpoints import CheckpointError, load_tensors, load_weights
 
@@ -19,7 +18,7 @@ from ..training.checkpoints import CheckpointError, load_tensors, load_weights
 def read_tensors(path: str,          # .safetensors, or a state dict of torch (.pt, .pth)
                 ) -> dict[str, Tensor]: # by name
     "The tensors of a file that holds nothing else; pickled networks are refused."
-    path = Path(path)
+    path = user_path(path)
     if path.suffix not in (".safetensors", ".pt", ".pth"):
         raise CheckpointError(f"{path}: only files of tensors are read (.safetensors, .pt, .pth); a pickled network could run code")
     state = load_tensors(path)
@@ -55,5 +54,5 @@ def export_weights(net: nn.Module,  # `Generator` or `Discriminator`
     "Weights under NVIDIA's names."
     state = {name: value.detach().cpu().contiguous() for name, value in net.state_dict().items()}
     state |= {name: torch.outer(TAPS, TAPS) for name in _filter_names(net)}
-    if path: save_file(state, path)
+    if path: save_file(state, user_path(path))
     return state

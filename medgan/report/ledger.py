@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['PAPERS', 'STUDIES', 'KEY', 'KINDS', 'OVER', 'ledger_dir', 'known_paper', 'published', 'claims', 'checked_metric',
-           'quantity', 'code_version', 'check_run_name', 'data_entry', 'write_results', 'runs', 'read_results',
-           'run_numbers', 'digits', 'number_text', 'stored_table']
+           'quantity', 'code_version', 'check_run_name', 'data_entry', 'picture_name', 'write_results', 'runs',
+           'read_results', 'run_numbers', 'digits', 'number_text', 'stored_table']
 
 # %% ../../nbs/report/00_ledger.ipynb #d45c81e5
 import json
@@ -23,7 +23,8 @@ import pandas as pd
 import torch
 
 import medgan
-from ..core.checks import ParameterError
+from ..core.checks import ParameterError, user_path
+from ..core.names import check_file_name
 
 # %% ../../nbs/report/00_ledger.ipynb #c59b715d
 PAPERS: dict[str, dict[str, Any]] = {  # key -> title, authors, notebook, and the picture of a run that stands for it
@@ -49,7 +50,7 @@ OVER = ("seeds", "subjects", "images", "seeds and subjects")    # what an interv
 def ledger_dir(root: str | Path | None = None,  # a folder that has `published/`; None = `data/` of the checkout
               ) -> Path:                        # that folder
     "The folder of the ledger: `published/` holds the papers' numbers, `results/` ours."
-    folder = Path(medgan.__file__).parent.parent/"data" if root is None else Path(root)
+    folder = Path(medgan.__file__).parent.parent/"data" if root is None else user_path(root)
     if (folder/"published").is_dir(): return folder
     raise FileNotFoundError(f"no folder 'published' in '{folder.name}': the ledger belongs to the repository and is not installed with the "
                             "package. Work from a checkout (git clone, then pip install -e .), or pass root=<folder with published/>")
@@ -156,7 +157,7 @@ def _check_units(paper: str, metrics: list[dict[str, Any]], root: str | Path | N
 def code_version(folder: str | Path | None = None,  # a checkout; None = the one that medgan is imported from
                 ) -> dict[str, Any]:                # commit, dirty (None if unknown), why (it is unknown)
     "The git commit of the code, and whether files other than results differ from it."
-    folder = Path(medgan.__file__).parent.parent if folder is None else Path(folder)
+    folder = Path(medgan.__file__).parent.parent if folder is None else user_path(folder)
     def git(*args): return subprocess.run(["git", "-C", str(folder), *args], capture_output=True, text=True, check=True).stdout.strip()
     try:
         if Path(git("rev-parse", "--show-toplevel")).resolve() != folder.resolve():  # e.g. a venv inside another project's repository
@@ -171,7 +172,13 @@ def _run_dir(paper: str, run: str, root: str | Path | None) -> Path:
     "The folder of a run, whether it is there or not."
     if not isinstance(run, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}", run):
         raise ValueError(f"run {run!r}: letters, digits, '_', '-' and '.' only, at most 100")
+    check_file_name("run", run)                 # no device, no dot at the end
     return ledger_dir(root)/"results"/known_paper(paper, STUDIES)/run
+
+def _differs_in_case(paper: str, run: str, root: str | Path | None) -> str:
+    "A stored run that is the same on systems where upper and lower case are one; \"\" = none."
+    return next((r for r in runs(paper, root) if r != run and r.lower() == run.lower()), "")
+
 
 # %% ../../nbs/report/00_ledger.ipynb #6a792360
 def check_run_name(paper: str,                      # a key of `PAPERS`, or one of `STUDIES`
@@ -181,7 +188,7 @@ def check_run_name(paper: str,                      # a key of `PAPERS`, or one 
     "Refuse a name that `Record.write` could not use: `ParameterError` names the parameter `results`."
     known_paper(paper, STUDIES)
     if isinstance(run, str) and run == "": return run
-    try: taken = _run_dir(paper, run, root).exists()
+    try: taken = _run_dir(paper, run, root).exists() or _differs_in_case(paper, run, root)
     except (ValueError, FileNotFoundError) as error:
         raise ParameterError(f"results={run!r}: {error}; \"\" keeps the run out of the ledger") from error
     if not taken: return run
@@ -202,11 +209,19 @@ def _json(x: Any) -> Any:
     if hasattr(x, "tolist"): return x.tolist()
     raise TypeError(f"{type(x).__name__} cannot be stored in metrics.json")
 
+# %% ../../nbs/report/00_ledger.ipynb #7ed8d819
+def picture_name(name: str, # of a picture's file
+                ) -> str:   # the same
+    "Refuse what is no file name of a picture, or none in a link."
+    check_file_name("picture", name, (".png", ".jpg", ".jpeg"))
+    if re.fullmatch(r"[A-Za-z0-9][\w.-]*", name): return name
+    raise ParameterError(f"picture={name!r}: must be a file name of letters, digits, '_', '-' and '.'")
+
 # %% ../../nbs/report/00_ledger.ipynb #9bfa7618
 def _save_figure(figure: Any, path: Path) -> None:
     "A picture that can save itself, or a file."
     if hasattr(figure, "save"): figure.save(path)
-    else: shutil.copyfile(figure, path)
+    else: shutil.copyfile(user_path(figure), path)
 
 # %% ../../nbs/report/00_ledger.ipynb #13501d97
 def _set_aside(folder: Path) -> Path:
@@ -268,8 +283,11 @@ def write_results(paper: str,                      # a key of `PAPERS`, or one o
     folder = _run_dir(paper, run, root)
     _set_aside(folder)
     if folder.exists() and not overwrite: raise FileExistsError(f"{paper} has a run {run!r} already: another name, or overwrite=True")
+    if there := _differs_in_case(paper, run, root): raise FileExistsError(f"{paper} has a run {there!r}, which is the same on some systems")
     data = data_entry(data)
-    if odd := sorted(set(captions or {}) - set(figures or {})): raise ValueError(f"captions without a figure: {', '.join(odd)}")
+    names = [picture_name(name) for name in figures or {}]
+    if len({name.lower() for name in names}) < len(names): raise ValueError(f"pictures {', '.join(names)}: two differ only in case")
+    if odd := sorted(set(captions or {}) - set(names)): raise ValueError(f"captions without a figure: {', '.join(odd)}")
     checked = _checked_metrics(paper, metrics, root)
     if device is None: device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
     record = dict(paper=paper, run=run, date=datetime.now(timezone.utc).isoformat(timespec="seconds"), data=data,

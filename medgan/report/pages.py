@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+from ..core.checks import user_path
 from .ledger import KEY, PAPERS, ledger_dir, read_results, runs, stored_table
 from medgan.report.verdicts import (
     claim_verdicts,
@@ -285,7 +286,7 @@ def update_readme(path: str | Path,                # the README
                   root: str | Path | None = None,  # ledger folder; None = the checkout's
                  ) -> bool:                        # True if the text changed
     "Replace what stands between the markers by `readme_block()`."
-    path = Path(path)
+    path = user_path(path)
     old = path.read_bytes().decode("utf-8")
     if old.count(BEGIN) != 1 or old.count(END) != 1 or old.index(BEGIN) > old.index(END):
         raise ValueError(f"{path.name}: needs the markers {BEGIN} and {END}, once each and in that order")

@@ -7,7 +7,6 @@ __all__ = ['metric', 'table_metrics', 'Record']
 
 # %% ../../nbs/report/03_record.ipynb #73a1174b
 import math
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from time import perf_counter
@@ -16,7 +15,7 @@ from typing import Any
 import pandas as pd
 
 from ..core.plots import as_png
-from .ledger import KEY, STUDIES, checked_metric, data_entry, known_paper, write_results
+from .ledger import KEY, STUDIES, checked_metric, data_entry, known_paper, picture_name, write_results
 
 # %% ../../nbs/report/03_record.ipynb #24413d84
 def _interval(name: str, value: float, low: float | None, high: float | None) -> tuple[float | None, float | None, str]:
@@ -102,11 +101,6 @@ def table_metrics(table: str,                  # its name in the ledger
     return [m for m in out if m is not None]
 
 # %% ../../nbs/report/03_record.ipynb #adb068cd
-def _picture_name(name: str) -> str:
-    "Refuse what is no file name of a picture."
-    if re.fullmatch(r"[A-Za-z0-9][\w.-]*\.(png|jpe?g)", name): return name
-    raise ValueError(f"picture {name!r}: must be a file name in .jpg or .png")
-
 def _picture_of(figure: Any) -> Any:
     "A figure of matplotlib as a small PNG; all else as it is."
     return as_png(figure) if hasattr(figure, "savefig") else figure
@@ -143,7 +137,7 @@ class Record:
 
     def picture(self, name: str, figure: Any, caption: str = "") -> Any: # file name, picture or file, what it shows; gives the picture
         "Keep a picture with what it shows; a figure of matplotlib is closed."
-        self.pictures[_picture_name(name)] = _picture_of(figure)
+        self.pictures[picture_name(name)] = _picture_of(figure)
         if caption: self.captions[name] = caption
         return self.pictures[name]
 

@@ -22,7 +22,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from ..core.checks import Config, ParameterError
+from ..core.checks import Config, ParameterError, user_path
 
 # %% ../../nbs/training/01_checkpoints.ipynb #2cb23df3
 def flatten_state(state,                     # dicts, lists, numbers, strings, None and tensors, nested
@@ -56,6 +56,7 @@ def write_whole(path: Path,  # file to write; its folder is made where it is mis
                 data: bytes, # what shall stand in it
                ):
     "Write a file whole or not at all: beside it first, then in its place. An `OSError` names it, and leaves what was there."
+    path = user_path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(path.name + ".part")
     try:
@@ -102,7 +103,7 @@ def _header(file, path):
 def load_checkpoint(path: Path,        # a file of `save_checkpoint`
                    ) -> tuple[dict, dict]: # state, config
     "Read a checkpoint and compare its checksum; nothing in it can run."
-    path = Path(path).expanduser()
+    path = user_path(path)
     try:
         with safe_open(path, "pt") as file:
             header = _header(file, path)
@@ -134,13 +135,13 @@ def check_config(path,         # the checkpoint, for the message
 def checkpoints(out_dir: Path,    # a run's folder
                ) -> list[Path]:   # oldest first
     "The checkpoints of a run."
-    return sorted(Path(out_dir).expanduser().glob("checkpoint-*.safetensors"))
+    return sorted(user_path(out_dir).glob("checkpoint-*.safetensors"))
 
 # %% ../../nbs/training/01_checkpoints.ipynb #33b009d4
 def load_tensors(path: str | Path, # .safetensors, else what `torch.load` reads with `weights_only`
                 ):                 # usually a dict of tensors by name
     "Tensors from a file on the CPU, and no code; `CheckpointError` where there is none, or more than tensors."
-    path = Path(path)
+    path = user_path(path)
     try: return load_file(path) if path.suffix == ".safetensors" else torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error: raise CheckpointError(f"{path} is not there") from error
     except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError) as error:
@@ -206,7 +207,7 @@ def load_run(path: str | Path,  # a checkpoint, or a run folder: its newest chec
              what: str,         # how the error calls such a run
             ) -> tuple[dict, C]: # state, configuration
     "A run's newest state; `CheckpointError` for an empty folder, and for runs of something else."
-    path = Path(path).expanduser()
+    path = user_path(path)
     if path.is_dir():
         if not checkpoints(path): raise CheckpointError(f"{path} holds no checkpoint")
         path = checkpoints(path)[-1]

@@ -29,7 +29,7 @@ from filelock import FileLock, Timeout
 from PIL import Image
 from torch import Tensor, nn
 
-from ..core.checks import ParameterError, check_choice, check_out_dir
+from ..core.checks import ParameterError, check_choice, check_out_dir, user_path
 from ..core.plots import progress_bar, tile
 from ..data.splits import group_codes
 from medgan.training.checkpoints import (
@@ -349,7 +349,7 @@ class Trainer:
         for module in (*modules.values(), *(e.average for e in self.ema.values())): module.to(self.device)
         self.folder = None
         if out_dir:
-            self.folder = RunFolder(Path(out_dir).expanduser(), json.loads(json.dumps(config or {})), resume,
+            self.folder = RunFolder(user_path(out_dir), json.loads(json.dumps(config or {})), resume,
                                     self.loop.keep, self.is_main, self.loop.tensorboard)
             _open(self)
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import AfterValidator, Field, model_validator
 
-from ..core.checks import Config, Number, ParameterError, Whole, check_out_dir, shown
+from ..core.checks import Config, Number, ParameterError, Whole, check_out_dir, shown, user_path
 from ..data import images
 
 # %% ../../nbs/training/00_parameters.ipynb #2c000a71
@@ -82,8 +82,9 @@ def _known_set(name: str) -> str:
 
 def _writable(out_dir: str) -> str:
     "A run's folder, if it can be one."
-    if out_dir: check_out_dir(out_dir)
-    return out_dir
+    if not out_dir: return out_dir
+    check_out_dir(out_dir)
+    return str(user_path(out_dir))              # what a notebook makes paths of
 
 RUN_NAME = r"^([A-Za-z0-9][A-Za-z0-9_.-]{0,99})?$"
 

@@ -10,13 +10,12 @@ import math
 from collections.abc import Iterable, Sequence
 from copy import deepcopy
 from itertools import islice
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from torch import nn
 
-from ..core.checks import check_number
+from ..core.checks import check_number, user_path
 from ..core.plots import progress_bar
 from .checkpoints import check_config, load_checkpoint, load_weights, save_checkpoint
 
@@ -32,8 +31,8 @@ def keep_best(net: nn.Module,       # receives the weights of the best epoch
              ) -> pd.DataFrame:     # the rows, one an epoch
     "Early stopping: train until `score` no longer rises, then take the weights of the best epoch back."
     epochs, patience = (check_number(name, value, 1, whole=True) for name, value in (("epochs", epochs), ("patience", patience)))
-    if keep_in and Path(keep_in).exists():
-        state, stored = load_checkpoint(Path(keep_in))
+    if keep_in and user_path(keep_in).exists():
+        state, stored = load_checkpoint(user_path(keep_in))
         check_config(keep_in, stored, config or {})
         load_weights(net, state["net"], type(net).__name__)
         return pd.DataFrame(state["history"])
@@ -49,7 +48,7 @@ def keep_best(net: nn.Module,       # receives the weights of the best epoch
         if waited == patience: break
     bar.close()
     net.load_state_dict(best_weights)
-    if keep_in: save_checkpoint(Path(keep_in), dict(net=best_weights, history=history), config or {})
+    if keep_in: save_checkpoint(user_path(keep_in), dict(net=best_weights, history=history), config or {})
     return pd.DataFrame(history)
 
 # %% ../../nbs/training/03_selection.ipynb #f36373e5

@@ -4,6 +4,7 @@ import shutil
 import pytest
 from small_sets import ham, refused
 
+from medgan.core.checks import ParameterError
 from medgan.data import registry
 from medgan.data.images import load_data
 from medgan.data.registry import DataError, data_spec, given_options, known_set, reader_options, register
@@ -66,3 +67,9 @@ def test_options_of_any_name():
     register("free")(lambda folder, **options: None)
     try: assert given_options(data_spec("free"), dict(a=1, b=None)) == dict(a=1, b=None)
     finally: del registry._SPECS["free"]
+
+@pytest.mark.parametrize("name", ["../outside", "a/b", "con", "a:b", ".hidden", ""])
+def test_names_of_sets(name, monkeypatch):
+    "Catches a set whose prepared images are written outside the cache, or on Windows not at all."
+    monkeypatch.setattr(registry, "_SPECS", {})
+    with pytest.raises(ParameterError, match="^name=.*must be a file name"): register(name)

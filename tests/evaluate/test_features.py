@@ -12,6 +12,7 @@ from medgan.data.images import as_image_data, load_data
 from medgan.evaluate.classifiers import classifier_scores, predict
 from medgan.evaluate.features import (
     SHIPPED,
+    Extractor,
     ExtractorError,
     FeatureCNN,
     feature_card,
@@ -53,6 +54,14 @@ def test_grey_and_colour():
     as_grey, as_rgb = (image_features(as_image_data(x), skin, keep=False) for x in (grey, np.repeat(grey, 3, -1)))
     np.testing.assert_allclose(as_grey, as_rgb, rtol=1e-3, atol=1e-4)
     with pytest.raises(ExtractorError, match="takes grey images"): image_features(phantom, load_extractor("brain"), keep=False)
+
+@pytest.mark.parametrize("fingerprint", ["../../../outside", "/tmp/outside", "a:b"])
+def test_features_are_kept_in_their_folder(cache, tmp_path, fingerprint):
+    "Catches an extractor of somebody's own whose name for its weights leads out of the cache."
+    own = Extractor("own", 3, lambda x: x.mean((2, 3)), fingerprint)
+    a = image_features(load_data("phantom", size=32, n=8), own)
+    assert [p.parent for p in tmp_path.rglob("*") if p.is_file()] == [cache/"features"]
+    assert np.array_equal(a, image_features(load_data("phantom", size=32, n=8), own))
 
 def test_kept_features(cache):
     "Catches features of another data set, size or network that are taken for these."

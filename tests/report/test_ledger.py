@@ -176,11 +176,33 @@ def test_captions(save, toy):
     save("a", [])
     assert "captions" not in read_results("cdcgan", "a", toy)
 
-@pytest.mark.parametrize("run", [None, 3, True, "a b", "../a", ".hidden", "a/b", "ü", "a"*101, "taken"])
+@pytest.mark.parametrize("run", [None, 3, True, "a b", "../a", ".hidden", "a/b", "ü", "a"*101, "taken", "Taken", "con", "NUL.txt",
+                                 "a."])
 def test_run_names(save, toy, run):
     "Catches a name that would be refused only after hours of training; the message names the parameter."
     save("taken", [])
     with pytest.raises(ParameterError, match="results="): check_run_name("cdcgan", run, toy)
+
+@pytest.mark.parametrize("run", ["../a", "a/b", "con", "a.", "Taken"])
+def test_runs_lie_in_their_folder(save, toy, run):
+    "Catches a run that is written elsewhere, is none on Windows, or takes another's place on a Mac."
+    save("taken", [])
+    with pytest.raises((ValueError, FileExistsError), match=f"{run!r}|'taken', which is the same"): save(run, [], overwrite=True)
+    assert names(toy/"results") == ["cdcgan"] and names(toy/"results"/"cdcgan") == ["taken"]
+
+@pytest.mark.parametrize("picture", ["../x.png", "../../../x.png", "/tmp/x.png", "sub/x.png", "..", "x.svg", "metrics.json", ".x.png",
+                                     "con.png", "x:y.png", "a b.png", "x\n.png", "", "x"*300 + ".png"], ids=lambda name: ascii(name)[:20])
+def test_pictures_lie_in_their_run(save, toy, picture):
+    "Catches a picture that is written outside the run's folder, over its numbers, or under a name that some system does not take."
+    (toy/"x.png").write_bytes(b"x")
+    before = {path: path.read_bytes() for path in toy.rglob("*") if path.is_file()}
+    with pytest.raises(ParameterError, match="^picture=.*must be a file name"): save("a", [], figures={picture: toy/"x.png"})
+    assert {path: path.read_bytes() for path in toy.rglob("*") if path.is_file()} == before
+
+def test_pictures_that_differ_in_case(save, toy):
+    "Catches a run of which one picture is gone when the repository is checked out on a Mac."
+    (toy/"x.png").write_bytes(b"x")
+    with pytest.raises(ValueError, match="two differ only in case"): save("a", [], figures={"x.png": toy/"x.png", "X.png": toy/"x.png"})
 
 def test_run_names_without_checkout(tmp_path):
     "Catches a named run in an installed package, which has no ledger; without a name nothing is asked for."
