@@ -21,6 +21,7 @@ import torch
 from PIL import Image
 from torch.utils.data import Dataset
 
+from ..core.checks import ParameterError
 from ..core.plots import as_uint8
 from . import brain, skin
 from .files import IMAGE_ENDINGS
@@ -174,6 +175,7 @@ def _in_set(name, unexpected=()):
     except DataError as error:
         if not str(error).startswith(name): error.args = (f"{name}: {error}",)
         raise
+    except ParameterError as error: raise DataError(f"{name}: {error}") from error
     except unexpected as error:
         raise DataError(f"{name}: cannot be read ({type(error).__name__}: {error}); compare its files with data/README.md") from error
 

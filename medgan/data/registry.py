@@ -101,11 +101,12 @@ def given_options(spec: DataSpec,          # the set
 # %% ../../nbs/data/00_registry.ipynb #8d0c5a09
 _NOT_IN_PATHS = re.compile(r"::|[\x00-\x1f\x7f-\x9f\ud800-\udfff]")     # the last: bytes that are no text
 
-def check_path(path: str | os.PathLike, # of a folder, or of a file in one
+def check_path(path: str | os.PathLike, # of a folder or a file, or a part of it
+               whole: str | os.PathLike = "", # for the message; "" = `path` is all of it
               ) -> None:
     "`DataError` for a path that tables and archives' members cannot name: with `::`, control characters, or bytes that are no UTF-8."
     if _NOT_IN_PATHS.search(str(path)):
-        raise DataError(f"{ascii(str(path))}: a path must not hold '::', control characters or bytes that are no UTF-8; rename it")
+        raise DataError(f"{ascii(str(whole or path))}: a path must not hold '::', control characters or bytes that are no UTF-8; rename it")
 
 # %% ../../nbs/data/00_registry.ipynb #82c3bea9
 def _holds(folder, marker):

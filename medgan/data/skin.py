@@ -115,7 +115,7 @@ def read_folder(folder: Path,     # holds one folder a class; its images may lie
     places = sorted(p for p in folder.iterdir() if p.is_dir() and not is_hidden(Path(p.name)))
     rows: dict[str, dict[str, str]] = {}
     for place, path, locator, _ in pictures_in(places, folder):
-        check_path(place.name)
+        check_path(place.name, place)
         name = f"{place.name}/{path.with_suffix('').as_posix()}"
         if name in rows: raise DataError(f"folder: {rows[name]['image']} and {locator} differ only in the ending; remove one")
         rows[name] = dict(id=name, dx=place.name, image=locator)
@@ -190,7 +190,7 @@ def _heaviest(text):
         weights = ast.literal_eval(text)
         return max(weights, key=weights.get) if weights else None
     except (ValueError, SyntaxError, TypeError, AttributeError) as error:
-        raise DataError(f"scin: {text!r} is no dict of conditions and weights") from error
+        raise DataError(f"scin: {text[:60]!r} is no dict of conditions and weights") from error
 
 # %% ../../nbs/data/06_skin.ipynb #5be40008
 def _scin_images(folder):
@@ -236,6 +236,6 @@ def read_phantom(n: int = 3000,         # images
                 ) -> pd.DataFrame: # the table of the contract with all drawing parameters beside it
     "Skin phantoms: drawn, so that their truth is known."
     check_number("n", n, 1, 10**6, whole=True)
-    check_number("phantom_seed", phantom_seed, 0, whole=True)
+    check_number("phantom_seed", phantom_seed, 0, 2**32 - 1, whole=True)
     table = skin_phantom_table(n, seed=phantom_seed)
     return table.assign(id=table.image_id, group=table.patient_id, source=table.clinic, skin_type=table.fitzpatrick)
