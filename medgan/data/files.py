@@ -54,7 +54,7 @@ def files_below(folder: Path, # where to look
     except OSError as error: raise DataError(f"{folder} cannot be read ({error.strerror}); allow it, or take the folder away") from error
     for path in inside:
         if not path.is_dir(): yield path
-        elif path.resolve() not in above: yield from files_below(path, above)     # else a link back to a folder that holds it
+        elif not any(held.is_relative_to(path.resolve()) for held in above): yield from files_below(path, above)   # no link that leads back
 
 def size_of(path: Path, # of a file
            ) -> int | str: # bytes; or why it cannot be read
