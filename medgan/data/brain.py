@@ -8,9 +8,8 @@ __all__ = ['SLICE_CLASSES', 'judged_slices', 'BrainSource', 'check_floats', 'Sli
 
 # %% ../../nbs/data/07_brain.ipynb #927680c6
 import gzip
+import math
 import re
-import zipfile
-import zlib
 from functools import partial
 from pathlib import Path
 
@@ -19,10 +18,21 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from .files import as_numbers, is_hidden, need_columns, open_zip, read_table, told_groups, warn_left_out
+from ..core.checks import check_number
+from medgan.data.files import (
+    array_of,
+    as_numbers,
+    files_below,
+    linked,
+    need_columns,
+    read_table,
+    size_of,
+    told_groups,
+    warn_left_out,
+)
 from .phantoms_brain import brain_phantom_table, draw_brain
-from .registry import DataError, register
-from .sources import DrawnSource, FileSource, Originals, in_threads
+from .registry import DataError, check_path, register
+from .sources import MOST_PIXELS, DrawnSource, FileSource, Originals, in_threads
 
 # %% ../../nbs/data/07_brain.ipynb #2ac40002
 SLICE_CLASSES = ("healthy", "pathological")
@@ -69,7 +79,7 @@ class BrainSource(FileSource):
     def __init__(self,
                  frame: tuple[int, int] | None = None): # height and width in px of the original; None = the square that holds a slice
         self.frame = _checked_frame(frame)
-        self.version = self.grey_values + "padded square, bicubic; masks box >= 128; 2"
+        self.version = self.grey_values + "padded square, bicubic; masks box >= 128; 3"
         if self.frame: self.version += f"; frame {self.frame[0]}x{self.frame[1]}"
         self.window = "frame" if self.frame else "square"
 
@@ -97,40 +107,37 @@ def check_floats(images: np.ndarray, # (N,...)
     if images.min() < low - .001 or images.max() > 1.001:
         raise DataError(f"{where}: float values from {images.min():g} to {images.max():g}; allowed are {low} to 1")
 
-# %% ../../nbs/data/07_brain.ipynb #6a37f422
-_SLICE_ARRAYS = ("flair", "mask", "subject")
-
-def _slice_array(path, name):
-    "One array of a slice archive. Objects are never unpickled, so that a file cannot run code."
-    with open_zip(path) as archive:
-        there = [n.removesuffix(".npy") for n in archive.namelist()]
-        if missing := [n for n in _SLICE_ARRAYS if n not in there]:
-            raise DataError(f"{path}: array {', '.join(missing)} is missing; the file has {', '.join(there) or 'none'}")
-        try:
-            with archive.open(f"{name}.npy") as file: return np.lib.format.read_array(file, allow_pickle=False)
-        except (zipfile.BadZipFile, zlib.error, OSError, EOFError, ValueError, RuntimeError) as error: # the last: encrypted
-            raise DataError(f"{path}: {name} cannot be read ({error}). Arrays are numbers or text (dtype=str)") from error
+# %% ../../nbs/data/07_brain.ipynb #2c1c0085
+def _rounded(labels): # (...)
+    "Labels, whole numbers where they are within a thousandth of one."
+    if labels.dtype.kind != "f": return labels
+    whole = np.rint(labels)
+    return np.where(np.abs(labels - whole) <= .001, whole, labels)
 
 # %% ../../nbs/data/07_brain.ipynb #a5b6cd9e
+_SLICE_ARRAYS = ("flair", "mask", "subject")
+
 def _slice_masks(path):
     "Masks, bool (N,H,W), and subjects, (N,), of a slice archive."
-    mask, subject = _slice_array(path, "mask"), _slice_array(path, "subject")
+    mask, subject = array_of(path, "mask", _SLICE_ARRAYS), array_of(path, "subject", _SLICE_ARRAYS)
     if mask.ndim != 3 or not mask.size: raise DataError(f"{path}: mask has shape {mask.shape}; it is (N,H,W) with at least one slice")
+    mask = _rounded(mask)
     if mask.dtype.kind not in "biuf" or not ((mask == 0) | (mask == 1)).all():
         raise DataError(f"{path}: mask ({mask.dtype}) holds other values than 0 and 1")
+    subject = np.char.strip(subject) if subject.dtype.kind == "U" else subject
     if subject.dtype.kind != "U" or subject.shape != mask.shape[:1] or (subject == "").any():
         raise DataError(f"{path}: subject ({subject.dtype}, shape {subject.shape}) must be text, "
                         f"a name for each of the {len(mask)} slices")
     return mask.astype(bool), subject
 
 def _slice_pixels(path, shape):
-    "The slices of an archive, uint8 (N,H,W)."
-    flair = _slice_array(path, "flair")
+    "The slices of an archive, uint8 (N,H,W), and how they are written."
+    flair = array_of(path, "flair", _SLICE_ARRAYS)
     if flair.shape != shape: raise DataError(f"{path}: flair has shape {flair.shape}, mask {shape}; both are (N,H,W)")
-    if flair.dtype == np.uint8: return flair
+    if flair.dtype == np.uint8: return flair, "npz, 8 bits, grey"
     if flair.dtype.kind != "f": raise DataError(f"{path}: flair is {flair.dtype}; allowed are uint8, and float in [0,1]")
     check_floats(flair, 0, f"{path}: flair")
-    return np.rint(flair.clip(0, 1)*255).astype(np.uint8)
+    return np.rint(flair.clip(0, 1)*255).astype(np.uint8), f"npz, {8*flair.dtype.itemsize} bits float, grey; 1 is shown as 255"
 
 # %% ../../nbs/data/07_brain.ipynb #2ac40011
 class SliceSource(BrainSource):
@@ -140,13 +147,14 @@ class SliceSource(BrainSource):
         "The whole archive is read, then slice by slice is framed, in threads."
         path = table.image[0].partition("::")[0]
         lesion, _ = _slice_masks(path)
-        flair = _slice_pixels(path, lesion.shape)
+        flair, kind = _slice_pixels(path, lesion.shape)
         rows, shape = table.image.str.rpartition("::")[2].astype(int).to_numpy(), self.shape(size)
         def one(i):
             images[i, ..., 0] = _framed_slice(flair[rows[i]], shape, self.frame)
             masks[i] = _framed_mask(lesion[rows[i]], shape, self.frame)
         in_threads(one, range(len(table)), 8, f"preparing {name} at {size} px", " images")
-        return Originals(np.broadcast_to(flair.shape[:0:-1], (len(table), 2)).astype(np.int32))
+        sizes = np.broadcast_to(flair.shape[:0:-1], (len(table), 2)).astype(np.int32)
+        return Originals(sizes, kinds=np.full(len(table), kind))
 
 # %% ../../nbs/data/07_brain.ipynb #3dda6873
 @register("slices", classes=SLICE_CLASSES, marker="*.npz", where="your own slices: one .npz with the arrays flair, mask and subject")
@@ -162,7 +170,7 @@ def read_slices(folder: Path,            # holds the archive
                         f"({', '.join(p.name for p in sorted(folder.glob('*.npz'))) or 'none'})")
     mask, subject = _slice_masks(paths[0])
     share = mask.mean(axis=(1, 2))
-    table = pd.DataFrame(dict(id=[f"{s}_{i:05d}" for i, s in enumerate(subject)], group=subject, source=source))
+    table = pd.DataFrame(dict(id=[f"{s}_{i:05d}" for i, s in enumerate(subject)], group=linked(pd.Series(subject)), source=source))
     table["image"], table["mask"] = ([f"{paths[0]}::{array}::{i}" for i in range(len(mask))] for array in ("flair", "mask"))
     return judged_slices(table, share), SliceSource(frame)
 
@@ -201,18 +209,28 @@ _NAMINGS = {     # of image and mask, without .nii or .nii.gz; the group is the 
     "isles2015": (r"()VSD\.Brain.*\.MR_Flair(?:\..*)?", r"()VSD\.Brain.*\.OT(?:\..*)?"),
     "": (r"(.*?)(?:^|[_.-])(?:flair|t2f)", r"(.*?)(?:(?:^|[_.-])(?:flair|t2f|segm?|mask|lesion|label)s?)+")}
 
+_VOLUME_ENDINGS = r"\.(nii|nii\.gz|nii\.bz2|nii\.zst|nii\.zip|mgz|mgh|mha|mhd|nrrd|img|hdr)$"     # the first two are read
+
+def _why_no_volume(path):
+    "What speaks against a file that is named like a volume; nothing, if it can be taken."
+    if not path.name.lower().endswith((".nii", ".nii.gz")): return "endings that are read: .nii, .nii.gz"
+    size = size_of(path)
+    return size if isinstance(size, str) else ""
+
 def _named_files(name, folder):
     "place -> (case -> image, case -> mask) of the folders that hold files of either kind."
     namings, places, left_out = _NAMINGS.get(name, _NAMINGS[""]), {}, []
-    for path in sorted(folder.rglob("*.[nN][iI][iI]*")):
-        stem = re.sub(r"\.nii(\.gz)?$", "", path.name, flags=re.I)
-        if is_hidden(path.relative_to(folder)) or path.is_dir(): continue
-        if not path.exists(): left_out.append(f"{path} (a link to a file that is not there)")
-        if not path.is_file(): continue
-        place = path.parent.parent if path.parent.name == stem else path.parent
+    for path in files_below(folder):
+        stem = re.sub(_VOLUME_ENDINGS, "", path.name, flags=re.I)
+        if stem == path.name: continue
         matches = [re.fullmatch(naming, stem, re.I) for naming in namings]
         kind = next((k for k, match in enumerate(matches) if match), None)
         if kind is None: continue
+        if why := _why_no_volume(path):
+            left_out.append(f"{path} ({why})")
+            continue
+        check_path(path)
+        place = path.parent.parent if path.parent.name == stem else path.parent
         cases, case = places.setdefault(place, ({}, {}))[kind], matches[kind][1] or place.name
         if case in cases: raise DataError(f"{name}: {case} has two files for one: {cases[case]} and {path}; remove one")
         cases[case] = path
@@ -244,20 +262,37 @@ def _axial(volume, affine):
     return nib.apply_orientation(volume, nib.io_orientation(affine)).transpose(2, 1, 0)[:, ::-1]
 
 # %% ../../nbs/data/07_brain.ipynb #47a60e88
-def _nifti(path, voxels=False):
-    "A volume's header (shape, affine), or its voxels."
-    try:
-        image = nib.load(path)
-        if voxels and str(path).lower().endswith(".gz"):                       # as a whole, so that its checksum is compared
-            image = type(image).from_bytes(gzip.decompress(Path(path).read_bytes()))
-        if voxels: return np.asanyarray(image.dataobj)
-    except (nib.filebasedimages.ImageFileError, nib.spatialimages.HeaderDataError, OSError, EOFError, ValueError, zlib.error) as error:
-        raise DataError(f"{path} is no NIfTI volume, or cut short ({' '.join(str(error).split())}); get it again") from error
-    if len(image.shape) != 3 or not all(image.shape):
+def _check_volume_header(path, image):
+    "`DataError` for what a header can tell wrong: the shape, the numbers, where the volume lies."
+    if len(image.shape) != 3 or min(image.shape) < 1:
         raise DataError(f"{path} has shape {image.shape}; a volume has three axes: store one sequence and one time point a file")
+    if math.prod(image.shape) > MOST_PIXELS:
+        raise DataError(f"{path} has {' x '.join(map(str, image.shape))} voxels; at most {MOST_PIXELS:,} are allowed")
+    if image.get_data_dtype().kind not in "biuf":
+        raise DataError(f"{path} holds {image.get_data_dtype()}; allowed are whole numbers and floats")
     if not np.isfinite(image.affine).all() or not np.linalg.det(image.affine):
         raise DataError(f"{path}: its affine ({image.affine[:3].tolist()}) does not tell how the volume lies in space")
-    return image
+
+def _unpacked(path, image):
+    "A gzipped volume with its voxels in memory; it is read to its end, so that its checksum is compared."
+    n = int(image.dataobj.offset) + math.prod(image.shape)*image.get_data_dtype().itemsize
+    with gzip.open(path) as file:
+        data = file.read(n)
+        if len(file.read(2**20)) == 2**20: raise ValueError(f"it holds over 1 MB more than the {n:,} bytes of which its header tells")
+    return type(image).from_bytes(data)
+
+def _nifti(path, voxels=False):
+    "A volume's header (shape, affine), checked, or its voxels."
+    try: image = nib.load(path)
+    except Exception as error: raise _no_volume(path, error) from error              # whatever it is: the file is named
+    _check_volume_header(path, image)
+    if not voxels: return image
+    try: return np.asanyarray((_unpacked(path, image) if str(path).lower().endswith(".gz") else image).dataobj)
+    except Exception as error: raise _no_volume(path, error) from error
+
+def _no_volume(path, error):
+    "What to say of a file that cannot be read."
+    return DataError(f"{path} is no NIfTI volume, or cut short ({' '.join(str(error).split())}); get it again")
 
 def _depth(image, mask):
     "How many axial slices a volume has; `DataError` if its mask is another volume's."
@@ -271,17 +306,25 @@ def _depth(image, mask):
     return len(_axial(np.broadcast_to(0, flair.shape), flair.affine))
 
 # %% ../../nbs/data/07_brain.ipynb #d1bd7c25
+_HIGHEST = 2**32         # of a grey value: what 32 bits hold
+
 def _voxels(path):
     "The finite numbers of a volume."
     voxels = _nifti(path, voxels=True)
-    if voxels.dtype.kind not in "biuf": raise DataError(f"{path} holds {voxels.dtype}; allowed are whole numbers and floats")
     if bad := np.count_nonzero(~np.isfinite(voxels)):
         raise DataError(f"{path}: {bad:,} voxels are NaN or infinite; each voxel needs a number")
+    if (top := max(float(voxels.max()), -float(voxels.min()))) > _HIGHEST:
+        raise DataError(f"{path}: values up to {top:g}; at most {_HIGHEST:g} are allowed: is its scaling (scl_slope, scl_inter) right?")
     return voxels
+
+def _bits(path):
+    "How a volume is written."
+    kind = _nifti(path).get_data_dtype()
+    return f"NIfTI, {8*kind.itemsize} bits{' float' if kind.kind == 'f' else ''}, grey; the volume's 99.5th percentile is shown as 255"
 
 def _volume_slices(image, mask, levels):
     "Some slices (n,) of a volume, uint8 (n,H,W), and of its mask, bool (n,H,W); all voxels are checked."
-    affine, flair, labels = _nifti(image).affine, _voxels(image), _voxels(mask)
+    affine, flair, labels = _nifti(image).affine, _voxels(image), _rounded(_voxels(mask))
     top, low = np.percentile(flair, 99.5), flair.min()
     if low < min(0, -.01*top):
         raise DataError(f"{image}: values down to {low:g} (99.5 % are below {top:g}); FLAIR has none below 0: "
@@ -305,16 +348,17 @@ class VolumeSource(BrainSource):
     def decode(self, name, table, size, images, masks):
         "Volume by volume, in threads."
         sizes, shares, shape = np.zeros((len(table), 2), np.int32), np.zeros(len(table)), self.shape(size)
+        kinds = np.full(len(table), "", object)
         image, mask = (table[c].str.rpartition("::") for c in ("image", "mask"))
         def one(rows):
             flair, lesion = _volume_slices(image[0][rows[0]], mask[0][rows[0]], image[2][rows].astype(int))
-            sizes[rows], shares[rows] = flair.shape[:0:-1], lesion.mean((1, 2))
+            sizes[rows], shares[rows], kinds[rows] = flair.shape[:0:-1], lesion.mean((1, 2)), _bits(image[0][rows[0]])
             for i, row in enumerate(rows):
                 images[row, ..., 0] = _framed_slice(flair[i], shape, self.frame)
                 masks[row] = _framed_mask(lesion[i], shape, self.frame)
         volumes = list(table.groupby(image[0]).indices.values())
         in_threads(one, volumes, 4, f"preparing {name} at {size} px", " volumes")
-        return Originals(sizes, shares)
+        return Originals(sizes, shares, kinds.astype(str))
 
 # %% ../../nbs/data/07_brain.ipynb #8f76bfc1
 def _middle(depth, middle):
@@ -341,7 +385,7 @@ def read_volumes(name: str,           # of the set: it names the files in its ow
     rows, own = [], folder/name                 # of the set, in a root that holds others too
     pairs = _volume_pairs(name, own if own.is_dir() else folder)
     cases = pd.Series(list(pairs))
-    patient = dict(zip(cases, told_groups(groups, cases) if groups else cases.map(_patient)))
+    patient = dict(zip(cases, told_groups(groups, cases) if groups else linked(cases.map(_patient))))
     for case, (image, mask) in pairs.items():
         depth = _depth(image, mask)
         rows += [dict(id=f"{case}_{z:03d}", group=patient[case], source=name, image=f"{image}::{z}", mask=f"{mask}::{z}",
@@ -374,6 +418,9 @@ def read_brain_phantom(lesion: str,           # "tumour" or "stroke"
                        phantom_seed: int = 0, # of the drawing
                       ) -> tuple[pd.DataFrame, DrawnSlices]: # the table of the contract with all drawing parameters beside it
     "Slices of drawn brains, whose healthy twins `draw_brain(table, size, lesions=False)` draws."
+    check_number("n_subjects", n_subjects, 1, 10**4, whole=True)
+    check_number("n_slices", n_slices, 1, 60, whole=True)
+    check_number("phantom_seed", phantom_seed, 0, 2**32 - 1, whole=True)
     table = brain_phantom_table(n_subjects, n_slices, lesion, phantom_seed)
     return table.assign(source=lesion, dx=SLICE_CLASSES[0]), DrawnSlices(draw_brain)
 

@@ -10,6 +10,7 @@ import hashlib
 import os
 import warnings
 from collections.abc import Iterable, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -19,7 +20,7 @@ import torch
 from PIL import Image
 from torch.utils.data import Dataset
 
-from ..core.checks import user_path
+from ..core.checks import ParameterError, user_path
 from ..core.plots import as_uint8
 from . import brain, skin
 from .files import folder_images
@@ -158,12 +159,27 @@ def _check_size(size):
     if not isinstance(size, int) or isinstance(size, bool) or not 8 <= size <= 1024:
         raise DataError(f"size={size!r}: a whole number of pixels, 8 to 1024")
 
-def _check_request(spec, size, split, boxes):
+def _check_request(spec, size, split, classes, seed, boxes):
     "What can be refused before anything is read."
     _check_size(size)
     if split not in ("", *PARTS): raise DataError(f"split={split!r}: allowed are {', '.join(map(repr, PARTS))} or '' for all")
+    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)): raise DataError(f"seed={seed!r}: must be a whole number")
+    if classes is not None and (not isinstance(classes, (list, tuple)) or not all(isinstance(c, str) for c in classes)):
+        raise DataError(f"classes={classes!r}: must be a list of names")
+    if not isinstance(boxes, (str, os.PathLike)): raise DataError(f"boxes={boxes!r}: must be the path of a CSV")
     if spec.draw and boxes:
         raise DataError(f"{spec.name}: boxes={boxes!r} is for sets of files; the masks of drawn images tell where their boxes are")
+
+@contextmanager
+def _in_set(name, unexpected=()):
+    "Errors inside name the set, and so do those of kinds that were not expected."
+    try: yield
+    except DataError as error:
+        if not str(error).startswith(name): error.args = (f"{name}: {error}",)
+        raise
+    except ParameterError as error: raise DataError(f"{name}: {error}") from error
+    except unexpected as error:
+        raise DataError(f"{name}: cannot be read ({type(error).__name__}: {error}); compare its files with data/README.md") from error
 
 _READERS = skin, brain      # importing them has made their sets known
 
@@ -179,17 +195,20 @@ def load_data(name: str,            # a registered name, e.g. "phantom" or "ham1
              ) -> ImageData:        # the data set
     "Open a data set; files are decoded on first use into a cache ($MEDGAN_CACHE, else ~/.cache/medgan/prepared)."
     spec = data_spec(name)
-    _check_request(spec, size, split, boxes)
+    _check_request(spec, size, split, classes, seed, boxes)
     options = given_options(spec, options)
-    read = spec.read if spec.draw else partial(spec.read, find_folder(spec, data_dir))
-    table, source = with_source(spec, read(**options))
-    table, known = checked_table(name, table, spec.classes, source.columns)
-    table["group"] = f"{name}/" + table.group.astype(str)      # so that no other set has a group of this name
-    found = pictures(name, table, source, size)
+    with _in_set(name, Exception):
+        read = spec.read if spec.draw else partial(spec.read, find_folder(spec, data_dir))
+        table, source = with_source(spec, read(**options))
+        table, known = checked_table(name, table, spec.classes, source.columns)
+        table["group"] = f"{name}/" + table.group.astype(str)      # so that no other set has a group of this name
+    with _in_set(name): found = pictures(name, table, source, size)
     table, fingerprint = found.table, found.fingerprint
+    if found.originals.kinds is not None: table = table.assign(written_as=found.originals.kinds)
     if boxes:
         shape = found.images.shape[1:3]
-        table["boxes"] = boxes_from_file(user_path(boxes), name, table, found.originals.sizes, source, shape)
+        with _in_set(name, Exception):
+            table["boxes"] = boxes_from_file(user_path(boxes), name, table, found.originals.sizes, source, shape)
         fingerprint = _hashed(fingerprint, repr(table.boxes.tolist()))
     warn_enlarged(name, found.smallest, size)
     data = ImageData(name, found.images, found.masks, table, known, fingerprint)
@@ -237,7 +256,7 @@ def _own_shape(paths, name):
         try:
             with Image.open(path) as image: sizes.setdefault(image.size, path)
             modes.add(image.mode)
-        except (OSError, SyntaxError, ValueError) as error:
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
             raise DataError(f"{name}: {path} cannot be read ({error})") from error
     width, height = next(iter(sizes))
     if len(sizes) > 1 or (width != height and modes != {"L"}):

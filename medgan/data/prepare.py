@@ -146,6 +146,7 @@ def _prepare(name, table, source, size, folder):
         fingerprint = fingerprint_of(images, masks, source.judged(table, found.shares))
         np.save(unfinished/"sizes.npy", found.sizes)
         if found.shares is not None: np.save(unfinished/"shares.npy", found.shares)
+        if found.kinds is not None: np.save(unfinished/"kinds.npy", found.kinds)
         for array in (images, masks):
             if array is not None: array.flush()
         meta = dict(fingerprint=fingerprint, smallest_side=side, made_as=source.version, files=_checksums(unfinished))
@@ -189,7 +190,7 @@ class Pictures:
     images: np.ndarray        # uint8 (N,H,W,C)
     masks: np.ndarray | None  # bool (N,H,W), or None
     table: pd.DataFrame       # one row an image, classes judged by the masks where the source does so
-    originals: Originals      # their sizes, and shares of lesion
+    originals: Originals      # their sizes, shares of lesion, and how they are written
     smallest: int             # height of what is shown of the smallest original, px
     fingerprint: str
 
@@ -197,7 +198,7 @@ class Pictures:
 def _prepared(folder, table, source):
     "The pictures of a prepared set; images and masks stay in their files."
     if_there = lambda name, mode=None: np.load(folder/name, mmap_mode=mode) if (folder/name).exists() else None
-    originals = Originals(np.load(folder/"sizes.npy"), if_there("shares.npy"))
+    originals = Originals(np.load(folder/"sizes.npy"), if_there("shares.npy"), if_there("kinds.npy"))
     meta = json.loads((folder/"meta.json").read_text())
     return Pictures(np.load(folder/"images.npy", mmap_mode="r"), if_there("masks.npy", "r"), source.judged(table, originals.shares),
                     originals, meta["smallest_side"], meta["fingerprint"])

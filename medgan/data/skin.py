@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from ..core.checks import check_number
 from medgan.data.files import (
     ID_COLUMNS,
     IMAGE_ENDINGS,
@@ -27,13 +28,12 @@ from medgan.data.files import (
     read_table,
     rows_found,
     told_groups,
-    warn_left_out,
     warn_no_groups,
     with_id,
     without_ending,
 )
 from .phantoms_skin import PHANTOM_CLASSES, draw_skin, skin_phantom_table
-from .registry import DataError, data_spec, register
+from .registry import DataError, check_path, data_spec, register
 
 # %% ../../nbs/data/06_skin.ipynb #e2b6293d
 HAM10000_CLASSES = ("akiec", "bcc", "bkl", "df", "mel", "nv", "vasc")
@@ -44,8 +44,7 @@ def read_ham10000(folder: Path, # holds metadata and images
                  ) -> pd.DataFrame: # the table of the contract, with age, sex, localization and dx_type beside it
     "HAM10000 (Tschandl et al. 2018) in its publisher's or Kaggle's layout; masks where they are."
     path = sorted(folder.glob("HAM10000_metadata*"))[0]
-    header = path.read_bytes().partition(b"\n")[0]
-    table = as_numbers(with_id(read_table(path, "\t" if b"\t" in header else ","), path), ["age"], path)
+    table = as_numbers(with_id(read_table(path), path), ["age"], path)
     need_columns(table, ("lesion_id", "dx"), path)
     found = image_files(folder, "[Hh][Aa][Mm]10000_images*")
     need_images("ham10000", list(table.id), found, folder, data_spec("ham10000").where)
@@ -115,16 +114,12 @@ def read_folder(folder: Path,     # holds one folder a class; its images may lie
     "Images in one subfolder per class."
     places = sorted(p for p in folder.iterdir() if p.is_dir() and not is_hidden(Path(p.name)))
     rows: dict[str, dict[str, str]] = {}
-    all_left_out = []
-    for place in places:
-        pictures, left_out = pictures_in(place)
-        all_left_out += left_out
-        for path, (locator, _) in pictures.items():
-            name = f"{place.name}/{path.with_suffix('').as_posix()}"
-            if name in rows: raise DataError(f"folder: {rows[name]['image']} and {locator} differ only in the ending; remove one")
-            rows[name] = dict(id=name, dx=place.name, image=locator)
+    for place, path, locator, _ in pictures_in(places, folder):
+        check_path(place.name, place)
+        name = f"{place.name}/{path.with_suffix('').as_posix()}"
+        if name in rows: raise DataError(f"folder: {rows[name]['image']} and {locator} differ only in the ending; remove one")
+        rows[name] = dict(id=name, dx=place.name, image=locator)
     _check_class_folders(folder, places, rows.values())
-    warn_left_out(all_left_out, folder)
     table = pd.DataFrame(rows.values())
     if not groups: warn_no_groups(f"folder: {folder}", "; groups= takes a CSV or a pattern that tells them")
     return table.assign(group=told_groups(groups, table.id) if groups else table.id, source=folder.name, mask="")
@@ -195,7 +190,7 @@ def _heaviest(text):
         weights = ast.literal_eval(text)
         return max(weights, key=weights.get) if weights else None
     except (ValueError, SyntaxError, TypeError, AttributeError) as error:
-        raise DataError(f"scin: {text!r} is no dict of conditions and weights") from error
+        raise DataError(f"scin: {text[:60]!r} is no dict of conditions and weights") from error
 
 # %% ../../nbs/data/06_skin.ipynb #5be40008
 def _scin_images(folder):
@@ -240,5 +235,7 @@ def read_phantom(n: int = 3000,         # images
                  phantom_seed: int = 0, # of the drawing
                 ) -> pd.DataFrame: # the table of the contract with all drawing parameters beside it
     "Skin phantoms: drawn, so that their truth is known."
+    check_number("n", n, 1, 10**6, whole=True)
+    check_number("phantom_seed", phantom_seed, 0, 2**32 - 1, whole=True)
     table = skin_phantom_table(n, seed=phantom_seed)
     return table.assign(id=table.image_id, group=table.patient_id, source=table.clinic, skin_type=table.fitzpatrick)

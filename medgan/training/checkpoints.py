@@ -92,7 +92,7 @@ def save_checkpoint(path: Path,  # file to write
     write_whole(path, save(tensors, metadata=dict(medgan=json.dumps(header)))) # one key: the file would order several by chance
 
 # %% ../../nbs/training/01_checkpoints.ipynb #ab7cc64b
-def _header(file, path):
+def _said(file, path):
     "What the header of an open safetensors file says of a checkpoint."
     metadata = file.metadata() or {}
     header = json.loads(metadata.get("medgan", "{}"))
@@ -106,7 +106,7 @@ def load_checkpoint(path: Path,        # a file of `save_checkpoint`
     path = user_path(path)
     try:
         with safe_open(path, "pt") as file:
-            header = _header(file, path)
+            header = _said(file, path)
             tensors = {key: file.get_tensor(key) for key in file.keys()}
         stored = header.pop("crc32")
         state, config = restore_state(header["state"], tensors), header["config"]

@@ -45,6 +45,9 @@ def test_slices_as_floats(tmp_path, cache):
     between = (np.clip(flair, 1, 254) + np.where(mask, .4, -.4))/255
     assert np.array_equal(slices(tmp_path/"toy", flair=between).images[:, :, 5:25, 0], np.clip(flair, 1, 254))
     for kind in (np.uint8, np.int64, np.float32): assert slices(tmp_path/"toy", mask=mask.astype(kind)).fingerprint == plain.fingerprint
+    assert slices(tmp_path/"toy", mask=np.where(mask, .9995, .0004)).fingerprint == plain.fingerprint        # within a thousandth
+    subject = np.array([" S0", "s0 ", "s1", "s1", "s2", "s2"])
+    assert slices(tmp_path/"toy", subject=subject).table.group.nunique() == 3
 
 def test_slices_cache(tmp_path, cache, monkeypatch):
     "Catches a cache that is written and never read, and one that does not see a changed archive."

@@ -1,5 +1,8 @@
 "Volumes that are no FLAIR, masks that are not theirs, files cut short: each is named."
+import gzip
+import tracemalloc
 
+import nibabel as nib
 import numpy as np
 import pytest
 from small_sets import refused, save, toy_volume, volumes
@@ -87,3 +90,67 @@ def test_volumes_bad_pairs(tmp_path, cache, name, paths, message):
 def test_volumes_missing(tmp_path, cache, name):
     "Catches a message without the place or without where to get the data."
     with refused(cache, name, tmp_path, "Get the data set from"): load_data(name, str(tmp_path), size=16)
+
+def header(path, data=bytes(64), pack=False, **changed):
+    "A NIfTI file whose header claims anything."
+    head, usual = nib.Nifti1Header(), dict(dim=[3, 4, 4, 2, 1, 1, 1, 1], datatype=4, bitpix=16, pixdim=[1]*8, vox_offset=352, magic=b"n+1")
+    for name, value in (usual | changed).items(): head[name] = value
+    whole = head.binaryblock + bytes(4) + data
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(gzip.compress(whole) if pack else whole)
+
+HUGE = [3, 32767, 32767, 32767, 1, 1, 1, 1]
+
+HEADERS_BAD = dict(
+    huge=(dict(dim=HUGE), "has 32767 x 32767 x 32767 voxels; at most 67,108,864 are allowed"),
+    huge_packed=(dict(dim=HUGE, pack=True), "has 32767 x 32767 x 32767 voxels; at most 67,108,864 are allowed"),
+    negative=(dict(dim=[3, -4, 4, 4, 1, 1, 1, 1]), "has shape (-4, 4, 4)"),
+    none=(dict(dim=[3, 0, 4, 4, 1, 1, 1, 1]), "has shape (0, 4, 4)"),
+    seven=(dict(dim=[7, 4, 4, 2, 2, 1, 1, 1]), "has shape (4, 4, 2, 2, 1, 1, 1); a volume has three axes"),
+    unknown=(dict(datatype=999), "is no NIfTI volume"),
+    complex_numbers=(dict(datatype=32, bitpix=64), "holds complex64; allowed are whole"),
+    scaled=(dict(scl_slope=1e38, scl_inter=1e38), "values up to", "at most 4.29497e+09 are allowed: is its scaling"),
+    nowhere=(dict(sform_code=1, srow_x=[np.nan]*4), "does not tell how the volume lies in space"),
+    bomb=(dict(data=bytes(2**26), pack=True), "it holds over 1 MB more than the 416 bytes of which its header tells"),
+    short=(dict(data=bytes(30)), "cut short"), short_packed=(dict(data=bytes(30), pack=True), "cut short"))
+
+@pytest.mark.parametrize("changed, message", [(c, m) for c, *m in HEADERS_BAD.values()], ids=HEADERS_BAD)
+def test_volumes_that_claim_too_much(tmp_path, cache, changed, message):
+    "Catches memory taken for what a header claims, a stream of zeros that is unpacked to its end, and raw errors of nibabel."
+    ending = "nii.gz" if changed.get("pack") else "nii"
+    changed = dict(data=np.arange(32, dtype=np.int16).tobytes()) | changed
+    for part in ("flair", "seg"): header(tmp_path/"c1"/f"c1_{part}.{ending}", **changed)
+    tracemalloc.start()
+    with refused(cache, "nifti: ", tmp_path/"c1", *message): load_data("nifti", str(tmp_path), size=16)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2**24
+
+def test_labels_near_whole_numbers(tmp_path, cache):
+    "Catches .9998 refused, .0003 taken for lesion, and .998 taken for a label."
+    labels = LABELS + np.where(LABELS > 0, -.0004, .0003).astype(np.float32)
+    assert np.array_equal(volumes(tmp_path/"near", labels=labels).masks, volumes(tmp_path/"whole").masks)
+    far = labels.copy()
+    far[4, 15, 7] = .998
+    with pytest.raises(DataError, match=r"nifti: .*p1_seg.nii.gz: labels are whole numbers from 0, and 0 is no lesion; found 0.998"):
+        volumes(tmp_path/"far", labels=far)
+
+def test_volumes_in_other_files(tmp_path, cache):
+    "Catches a patient left out without a word because the volumes are packed otherwise."
+    for path, voxels in zip(("a_flair.nii.gz", "a_seg.nii.gz"), (FLAIR, LABELS)): save(tmp_path/path, voxels)
+    for name in ("b_flair.nii.bz2", "b_seg.nii.bz2", "c_flair.mha", "notes.mha"): (tmp_path/name).write_bytes(b"x")
+    (tmp_path/"d_flair.nii").symlink_to(tmp_path/"annex")
+    with pytest.warns(UserWarning, match="4 pictures are left out, such as .*b_flair.nii.bz2 .endings that are read: .nii, .nii.gz"):
+        assert set(load_data("nifti", str(tmp_path), size=26).table.group) == {"nifti/a"}
+
+@pytest.mark.parametrize("names", [("sub-01_ses-1", "SUB-01_ses-2"), ("BraTS-GLI-00005-000", "brats-gli-00005-001")], ids=str)
+def test_patients_in_other_letters(tmp_path, cache, names):
+    "Catches one patient on two sides because one scan's name is in capitals."
+    assert volumes(tmp_path, cases=names).table.group.nunique() == 1
+
+def test_how_volumes_are_written(tmp_path, cache):
+    "Catches a prepared set that does not tell how many bits its volumes had."
+    kind = {int(v): set(volumes(tmp_path/str(v), flair=FLAIR.astype(f"i{v//8}")).table.written_as) for v in (16, 32)}
+    rule = "grey; the volume's 99.5th percentile is shown as 255"
+    assert kind == {16: {f"NIfTI, 16 bits, {rule}"}, 32: {f"NIfTI, 32 bits, {rule}"}}
+    assert set(volumes(tmp_path/"f", flair=FLAIR.astype(np.float32)).table.written_as) == {f"NIfTI, 32 bits float, {rule}"}

@@ -87,7 +87,7 @@ def test_boxes_bad(tiny_ham, cache, rows, message):
 def test_boxes_bad_file(tiny_ham, cache):
     "Catches a KeyError of pandas, x and width taken for corners, and boxes that a drawn set ignores."
     names = "id or image_id or isic_id or image_name or image or img_id"
-    for header, column in (("id,x,y,w,h", "x0, y0, x1, y1"), ("name,x0,y0,x1,y1", names), ("id,x0,y0,x1", "y1")):
+    for header, column in (("id,x,y,w,h", "x0, y0, x1, y1"), ("name,x0,y0,x1,y1", names), ("id,x0,y0,x1,y", "y1")):
         with pytest.raises(DataError, match=f"boxes.csv: column {column} is missing; the file has"):
             ham(tiny_ham, boxes=boxes_csv(tiny_ham, BOXES, header))
     with pytest.raises(DataError, match="nowhere.csv is not there"): ham(tiny_ham, boxes="nowhere.csv")
