@@ -234,7 +234,7 @@ def _named_files(name, folder):
         cases, case = places.setdefault(place, ({}, {}))[kind], matches[kind][1] or place.name
         if case in cases: raise DataError(f"{name}: {case} has two files for one: {cases[case]} and {path}; remove one")
         cases[case] = path
-    warn_left_out(left_out, folder)
+    warn_left_out(left_out, folder, 6)
     return places
 
 # %% ../../nbs/data/07_brain.ipynb #2ac40015
@@ -267,7 +267,7 @@ def _check_volume_header(path, image):
     if len(image.shape) != 3 or min(image.shape) < 1:
         raise DataError(f"{path} has shape {image.shape}; a volume has three axes: store one sequence and one time point a file")
     if math.prod(image.shape) > MOST_PIXELS:
-        raise DataError(f"{path} has {' x '.join(map(str, image.shape))} voxels; at most {MOST_PIXELS:,} are allowed")
+        raise DataError(f"{path} has {' x '.join(map(str, image.shape))} voxels; at most {MOST_PIXELS:,} are allowed: crop or resample it")
     if image.get_data_dtype().kind not in "biuf":
         raise DataError(f"{path} holds {image.get_data_dtype()}; allowed are whole numbers and floats")
     if not np.isfinite(image.affine).all() or not np.linalg.det(image.affine):
@@ -332,7 +332,7 @@ def _volume_slices(image, mask, levels):
     if top <= 0: raise DataError(f"{image}: 99.5 % of the voxels are 0: the volume is empty")
     if labels.min() < 0 or (labels.dtype.kind == "f" and (labels != np.rint(labels)).any()):
         wrong = labels[(labels < 0) | (labels != np.rint(labels))][0]
-        raise DataError(f"{mask}: labels are whole numbers from 0, and 0 is no lesion; found {wrong:g}")
+        raise DataError(f"{mask}: labels are whole numbers from 0, and 0 is no lesion; found {wrong:g}: resample by the nearest voxel")
     flair, labels = (_axial(v, affine)[levels] for v in (flair, labels))
     return np.rint(flair.clip(0, top)*np.float32(255/top)).astype(np.uint8), labels > 0
 

@@ -17,6 +17,7 @@ import re
 import stat
 import warnings
 import zipfile
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -67,15 +68,18 @@ def size_of(path: Path, # of a file
 # %% ../../nbs/data/01_files.ipynb #9e2b7d0b
 def warn_left_out(left_out: Sequence[str], # what is not taken, each with its reason
                   where: Path,             # the set's folder
+                  stacklevel: int = 5,     # whose line the warning shows; 5 = three calls above the caller
                  ) -> None:
     "One warning that counts them and names the first."
-    if left_out: warnings.warn(f"{where}: {len(left_out):,} pictures are left out, such as {left_out[0]}", stacklevel=5)
+    if left_out: warnings.warn(f"{where}: {len(left_out):,} pictures are left out, such as {left_out[0]}", stacklevel=stacklevel)
 
 # %% ../../nbs/data/01_files.ipynb #9e2b7d0a
 def _items(place): # -> locator, path inside, bytes or why it cannot be read
     "All files of an archive or a folder, or a file itself, but what is hidden."
     if place.suffix.lower() == ".zip" and place.is_file():
         with open_zip(place) as archive: members = [item for item in archive.infolist() if not item.is_dir()]
+        if twice := [name for name, n in Counter(m.filename for m in members).items() if n > 1]:
+            raise DataError(f"{place} holds {twice[0]} twice ({len(twice)} such names); pack it again")
         inside = [(f"{place}::{m.filename}", Path(m.filename.replace("\\", "/")), m.file_size) for m in members]
         return [item for item in inside if not is_hidden(item[1])]
     if place.is_dir(): return [(str(path), path.relative_to(place), size_of(path)) for path in files_below(place)]
@@ -88,6 +92,7 @@ def _why_left_out(ending, size):
 
 def pictures_in(places: Iterable[Path], # archives, folders and files of one folder
                 folder: Path,           # that one
+                stacklevel: int = 5,    # whose line the warning shows; 5 = two calls above the caller
                ) -> list[tuple[Path, Path, str, int]]: # of each: its place, its path inside, its locator and how many bytes it has
     "All images of several places; one warning counts the pictures that cannot be taken."
     found, left_out = [], []
@@ -100,21 +105,27 @@ def pictures_in(places: Iterable[Path], # archives, folders and files of one fol
                 continue
             check_path(path, locator)
             found.append((place, path, locator, size))
-    warn_left_out(left_out, folder)
+    warn_left_out(left_out, folder, stacklevel)
     return found
 
 # %% ../../nbs/data/01_files.ipynb #9e2b7d05
+def _content(locator):
+    "The bytes of a file or a member."
+    path, _, member = locator.partition("::")
+    if not member: return Path(path).read_bytes()
+    with open_zip(path) as archive: return archive.read(member)
+
 def image_files(folder: Path,     # where to look
                 pattern: str,     # of the names of archives, folders and files in it
                ) -> dict[str, str]: # name without folder and ending -> locator
     "All images in the archives and folders whose names match."
-    found: dict[str, tuple[str, int]] = {}
+    found: dict[str, tuple[Path, str, int]] = {}
     places = sorted(path for path in folder.glob(pattern) if not is_hidden(path.relative_to(folder)))
-    for _, path, locator, n_bytes in pictures_in(places, folder):
-        if (old := found.get(path.stem)) and old[1] != n_bytes:
-            raise DataError(f"the image {path.stem} lies there twice and differs: {old[0]} and {locator}; remove one")
-        found.setdefault(path.stem, (locator, n_bytes))
-    return {name: locator for name, (locator, _) in found.items()}
+    for place, path, locator, n_bytes in pictures_in(places, folder, 6):
+        first, other, n = found.setdefault(path.stem, (place, locator, n_bytes))
+        if n != n_bytes or (first == place and other != locator and _content(other) != _content(locator)):
+            raise DataError(f"the image {path.stem} lies there twice and differs: {other} and {locator}; remove one")
+    return {name: locator for name, (_, locator, _) in found.items()}
 
 # %% ../../nbs/data/01_files.ipynb #9e2b7e02
 MOST_OF_ARRAY = 2**31        # bytes
@@ -174,18 +185,20 @@ def _text_of(path):
     if "\0" in text: raise DataError(f"{path} holds zero bytes, as no text does; get it again, or save it as UTF-8")
     return text
 
+# %% ../../nbs/data/01_files.ipynb #cb7dd22c
 def read_table(path: str | os.PathLike, # of a CSV
               ) -> pd.DataFrame:        # at least one row; NaN where a cell is empty
     "A CSV, each cell as text without the blanks around it; `DataError` with its name where it is missing, empty, no text or in disorder."
     text = _text_of(path)
     first = text.lstrip().split("\n", 1)[0]
     rows = _rows(text, max(",;\t", key=first.count), path)
-    if len(rows) < 2: raise DataError(f"{path} has no rows")
+    if len(rows) < 2: raise DataError(f"{path} has no rows; get it again")
     names = _header(rows[0][1], path)
     for line, row in rows[1:]:
         if len(row) > len(names) and not any(row[len(names):]): del row[len(names):]       # empty cells behind the last
         if len(row) != len(names):
-            raise DataError(f"{path}: line {line} has {len(row)} cells, the header {len(names)}; put text that holds a comma in quotes")
+            remedy = "put text that holds a comma in quotes" if len(row) > len(names) else "is the file cut short? Get it again"
+            raise DataError(f"{path}: line {line} has {len(row)} cells, the header {len(names)}; {remedy}")
     table = pd.DataFrame([row for _, row in rows[1:]], columns=names, dtype=str)
     return table.mask(table == "")
 

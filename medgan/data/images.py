@@ -202,6 +202,7 @@ def load_data(name: str,            # a registered name, e.g. "phantom" or "ham1
         table, source = with_source(spec, read(**options))
         table, known = checked_table(name, table, spec.classes, source.columns)
         table["group"] = f"{name}/" + table.group.astype(str)      # so that no other set has a group of this name
+    if classes is not None: _check_classes(classes, known, name)
     with _in_set(name): found = pictures(name, table, source, size)
     table, fingerprint = found.table, found.fingerprint
     if found.originals.kinds is not None: table = table.assign(written_as=found.originals.kinds)

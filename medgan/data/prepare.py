@@ -45,15 +45,25 @@ def _checked_types(name, table):
     return types
 
 # %% ../../nbs/data/08_prepare.ipynb #3c1a0003
+def _different_classes(name, dx):
+    "The classes that occur, sorted; `DataError` for two that a person would take for one."
+    classes = sorted(dx.unique())
+    by_look: dict[str, str] = {}
+    for c in classes:
+        if (other := by_look.setdefault(str(c).strip().casefold(), c)) != c:
+            raise DataError(f"{name}: the classes {other!r} and {c!r} differ only in blanks or capitals; write them alike")
+    return classes
+
 def _check_rows(name, table):
     "Each image once, with a class and a group."
     twice = table.id[table.id.duplicated()]
     if twice.size:
         n = (table.id == twice.iloc[0]).sum()
-        raise DataError(f"{name}: the image id {twice.iloc[0]} stands there {n} times ({twice.nunique()} such ids)")
+        raise DataError(f"{name}: the image id {twice.iloc[0]} stands there {n} times ({twice.nunique()} such ids); keep one of its rows")
     for column in ("dx", "group"):
         if (empty := table.id[table[column].isna()]).size:
-            raise DataError(f"{name}: {column} is empty for {empty.size} images (the first: {empty.iloc[0]})")
+            raise DataError(f"{name}: {column} is empty for {empty.size} images (the first: {empty.iloc[0]}); "
+                            "fill these cells, or take the rows out")
 
 # %% ../../nbs/data/08_prepare.ipynb #3c1a0004
 def checked_table(name: str,               # of the set
@@ -64,7 +74,7 @@ def checked_table(name: str,               # of the set
     "The contract's columns, unique ids, known diagnoses."
     need_columns(table, ("id", "dx", "group", *columns), f"the reader of {name}")
     _check_rows(name, table)
-    classes = tuple(classes or sorted(table.dx.unique()))
+    classes = tuple(classes or _different_classes(name, table.dx))
     if unknown := sorted(set(table.dx) - set(classes)):
         first = table.id[table.dx == unknown[0]].iloc[0]
         raise DataError(f"{name}: unknown diagnosis {', '.join(map(repr, unknown))} (image {first}); allowed are {', '.join(classes)}")

@@ -19,6 +19,7 @@ from medgan.data.files import (
     ID_COLUMNS,
     IMAGE_ENDINGS,
     as_numbers,
+    files_below,
     image_files,
     is_hidden,
     linked,
@@ -28,6 +29,7 @@ from medgan.data.files import (
     read_table,
     rows_found,
     told_groups,
+    warn_left_out,
     warn_no_groups,
     with_id,
     without_ending,
@@ -95,6 +97,15 @@ def read_isic(folder: Path, # holds one label CSV and the images, in folders or 
 # %% ../../nbs/data/06_skin.ipynb #2156d0ed
 _PART_NAMES = {"train", "training", "val", "valid", "validation", "test", "testing"}
 
+_ARCHIVES = (".zip", ".7z", ".rar", ".tar", ".tgz", ".gz")
+
+def _tell_of_others(folder, places):
+    "One warning of what is not looked into: pictures that lie in no class's folder, archives inside of one."
+    loose = [f"{path} (it lies in no class's folder)" for path in sorted(folder.iterdir())
+             if path.suffix.lower() in IMAGE_ENDINGS and not path.is_dir() and not is_hidden(Path(path.name))]
+    packed = [f"{path} (an archive: unpack it)" for place in places for path in files_below(place) if path.suffix.lower() in _ARCHIVES]
+    warn_left_out(loose + packed, folder)
+
 def _check_class_folders(folder, places, rows):
     "`DataError` for a folder that holds no classes, parts instead of classes, or a class without an image."
     endings = ", ".join(IMAGE_ENDINGS)
@@ -120,6 +131,7 @@ def read_folder(folder: Path,     # holds one folder a class; its images may lie
         if name in rows: raise DataError(f"folder: {rows[name]['image']} and {locator} differ only in the ending; remove one")
         rows[name] = dict(id=name, dx=place.name, image=locator)
     _check_class_folders(folder, places, rows.values())
+    _tell_of_others(folder, places)
     table = pd.DataFrame(rows.values())
     if not groups: warn_no_groups(f"folder: {folder}", "; groups= takes a CSV or a pattern that tells them")
     return table.assign(group=told_groups(groups, table.id) if groups else table.id, source=folder.name, mask="")

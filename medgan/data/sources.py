@@ -109,8 +109,6 @@ class FileSource(Source):
 
 # %% ../../nbs/data/02_sources.ipynb #77ddf643
 MOST_PIXELS, MOST_BYTES = 2**26, 2**28       # of one image (8192 x 8192 px), and of its file
-_WHITE = (255, 255, 255, 255)
-_DEEP = r"(L|LA|I|RGB|RGBA|RGBX|CMYK);16[A-Z]*"            # how Pillow names 16 bits a channel in a file
 
 def _opened(data):
     "An image of encoded bytes, of which only the header is read; `ValueError` where it is none, too large or several."
@@ -134,6 +132,10 @@ def _written_as(image):
     grey = "grey and alpha" if stored.startswith("LA;") or mode in ("LA", "La") else "grey" if mode[0] in "1LIF" and mode != "LAB" else ""
     channels = "palette" if mode[0] == "P" else grey or mode
     return f"{image.format}, {bits} bit{'s'*(bits > 1)}{' float'*(mode == 'F')}, {channels}"
+
+# %% ../../nbs/data/02_sources.ipynb #77ddf645
+_WHITE = (255, 255, 255, 255)
+_DEEP = r"(L|LA|I|RGB|RGBA|RGBX|CMYK);16[A-Z]*"            # how Pillow names 16 bits a channel in a file
 
 def _scaled(image):
     "8 bits of a grey image with more, and what was done; `ValueError` where its range is not that of 16 bits or of floats in [0,1]."
@@ -199,7 +201,7 @@ def _decode_photo_mask(data, size):
     if a.dtype.kind == "f" and np.allclose(a, np.rint(a), rtol=0, atol=.001): a = np.rint(a)
     values = np.unique(a)
     if len(values) > 2:
-        listed = f"{', '.join(f'{v:g}' for v in values[:3])}, ..., {values[-1]:g}"
+        listed = ", ".join([f"{v:g}" for v in values[:3]] + ["..."]*(len(values) > 4) + [f"{v:g}" for v in values[3:][-1:]])
         raise ValueError(f"a mask has two values and the higher is lesion; this one has {len(values)}: {listed}")
     lesion = a == values[-1] if len(values) == 2 else np.full(a.shape, values[0] > 0)
     small = _square(Image.fromarray(lesion.astype(np.uint8)*255), size, Image.Resampling.BOX)

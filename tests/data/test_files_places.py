@@ -85,6 +85,56 @@ def test_backslashes_in_a_zip(tiny_ham, cache):
         edit_zip(path, lambda files: [files.update({f"images\\{name}": files.pop(name)}) for name in list(files)])
     assert ham(tiny_ham).fingerprint == before
 
+def test_archive_in_capitals(tiny_ham, cache):
+    "Catches an archive that Windows named in capitals, and that is not seen."
+    before = ham(tiny_ham).fingerprint
+    for path in tiny_ham.glob("*.zip"): path.rename(path.with_suffix(".ZIP"))
+    assert ham(tiny_ham).fingerprint == before
+
+def test_one_name_in_two_folders_of_a_published_set(tmp_path):
+    "Catches one of two pictures taken by chance because both have as many bytes, as all BMP files of one size have."
+    rng = np.random.default_rng(3)
+    for name in ("a", "b"):
+        (tmp_path/"images"/name).mkdir(parents=True)
+        Image.fromarray(rng.integers(0, 256, (9, 9, 3), np.uint8)).save(tmp_path/"images"/name/"001.bmp")
+    with pytest.raises(DataError, match="the image 001 lies there twice and differs"): files.image_files(tmp_path, "*")
+    (tmp_path/"images"/"b"/"001.bmp").write_bytes((tmp_path/"images"/"a"/"001.bmp").read_bytes())
+    assert list(files.image_files(tmp_path, "*")) == ["001"]
+
+def test_one_member_twice(tmp_path):
+    "Catches a zip file that holds two pictures under one name, of which zipfile gives the last."
+    with zipfile.ZipFile(tmp_path/"a.zip", "w") as archive, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for i in range(2): archive.writestr("x.png", png(i))
+    with pytest.raises(DataError, match="a.zip holds x.png twice"): files.image_files(tmp_path, "*.zip")
+
+def test_whose_line_is_shown(tiny_ham, tmp_path, cache):
+    "Catches a warning that points into medgan instead of at the line that opens the set."
+    (tiny_ham/"HAM10000_images").mkdir()
+    (tiny_ham/"HAM10000_images"/"x.heic").write_bytes(b"x")
+    root = image_folder(tmp_path/"set")
+    (root/"benign"/"x.heic").write_bytes(b"x")
+    for name, folder in (("ham10000", tiny_ham), ("folder", root)):
+        with pytest.warns(UserWarning, match="left out") as told: load_data(name, str(folder), size=16)
+        assert {Path(w.filename) for w in told if "left out" in str(w.message)} == {Path(__file__)}
+
+def test_pictures_in_no_class(tmp_path, cache):
+    "Catches pictures beside the classes' folders, and archives inside of them, that are dropped without a word."
+    root = image_folder(tmp_path/"set")
+    (root/"loose.PNG").write_bytes(png())
+    (root/"benign"/"more.zip").write_bytes(b"x")
+    with pytest.warns(UserWarning, match="2 pictures are left out, such as .*loose.PNG .it lies in no class's folder"):
+        assert len(own(root)) == 8
+
+@pytest.mark.parametrize("other", ["Benign", "benign ", "BENIGN"])
+def test_classes_that_look_alike(tmp_path, cache, other):
+    "Catches one class that becomes two because a folder is written in capitals, or ends in a blank."
+    root = image_folder(tmp_path/"set")
+    try: (root/other).mkdir()
+    except FileExistsError: pytest.skip("this file system does not tell them apart")
+    (root/other/"x.png").write_bytes(png())
+    with refused(cache, "folder: the classes ", "'benign'", repr(other), "differ only in blanks or capitals; write them alike"): own(root)
+
 def test_files_below_is_sorted(tmp_path):
     "Catches an order that depends on the disk."
     for name in ("b/1", "a/2", "a/1", "c", ".git/x", "__MACOSX/y"):
@@ -101,7 +151,8 @@ TABLES_BAD = dict(
     after_a_blank_line=("id,dx\n\na,nv,x\n", "line 3 has 3 cells"),
     twice=("id,dx, dx\na,nv,mel\n", "the column dx stands there 2 times; keep one"),
     open_quote=('id,dx\na,"nv\nb,mel\n', "is no table (unexpected end of data in line 3)"),
-    zero_bytes=("id,dx\na,n\0v\n", "holds zero bytes"), long_cell=("id,dx\na," + "x"*20_000, "a cell in line 2 has over 10,000 characters"),
+    zero_bytes=("id,dx\na,n\0v\n", "holds zero bytes"),
+    long_cell=("id,dx\na," + "x"*20_000, "a cell in line 2 has over 10,000 characters"),
     longer_cell=("id,dx\na," + "x"*2_000_000, "field larger than field limit (131072) in line 2"),
     utf_16=("id,dx\na,nv\n".encode("utf-16"), "is no text in UTF-8"), latin=("id,dx\na,nævus\n".encode("latin-1"), "is no text in UTF-8"),
     empty=("", "has no rows"), blank=("\n\n", "has no rows"), header=("id,dx\n", "has no rows"))
