@@ -21,7 +21,7 @@ from PIL import Image
 from torch.utils.data import Dataset
 
 from ..core.plots import as_uint8
-from . import brain, skin
+from . import brain, dermoscopy, skin
 from .files import IMAGE_ENDINGS
 from .phantoms_skin import boxes
 from .prepare import checked_table, fingerprint_of, pictures, with_source
@@ -162,7 +162,7 @@ def _check_request(spec, size, split, boxes):
     if spec.draw and boxes:
         raise DataError(f"{spec.name}: boxes={boxes!r} is for sets of files; the masks of drawn images tell where their boxes are")
 
-_READERS = skin, brain      # importing them has made their sets known
+_READERS = skin, dermoscopy, brain      # importing them has made their sets known
 
 # %% ../../nbs/data/13_images.ipynb #a340c387
 def load_data(name: str,            # a registered name, e.g. "phantom" or "ham10000"
@@ -181,7 +181,7 @@ def load_data(name: str,            # a registered name, e.g. "phantom" or "ham1
     read = spec.read if spec.draw else partial(spec.read, find_folder(spec, data_dir))
     table, source = with_source(spec, read(**options))
     table, known = checked_table(name, table, spec.classes, source.columns)
-    table["group"] = f"{name}/" + table.group.astype(str)      # so that no other set has a group of this name
+    table["group"] = f"{spec.family}/" + table.group.astype(str)      # so that no other set has a group of this name
     found = pictures(name, table, source, size)
     table, fingerprint = found.table, found.fingerprint
     if boxes:
