@@ -93,7 +93,7 @@ def _bit_mask(path, bit, size):
     small = Image.fromarray(marked.astype(np.uint8)*255).resize((size, size), Image.Resampling.BOX, (left, top, left + side, top + side))
     return np.asarray(small) >= 128, marked.shape[::-1]
 
-# %% ../../nbs/data/11_dermoscopy.ipynb #1aed9ced
+# %% ../../nbs/data/11_dermoscopy.ipynb #92c045ba
 class BitMaskSource(PhotoSource):
     "Photographs whose masks are one bit of files that hold several."
     def __init__(self,
@@ -101,8 +101,9 @@ class BitMaskSource(PhotoSource):
         self.bit, self.version = bit, f"{PhotoSource.version}; bit {bit}"
 
     def decode(self, name, table, size, images, masks):
-        "The photographs as ever, then the masks."
+        "The photographs as ever, then the masks where they are wanted."
         found, bad = super().decode(name, table.assign(mask=""), size, images, None), []
+        if masks is None: return found
         def one(row):
             try:
                 masks[row], of_mask = _bit_mask(table["mask"][row], self.bit, size)
@@ -113,8 +114,8 @@ class BitMaskSource(PhotoSource):
         if not masks.any(): raise DataError(f"{name}: all {len(table):,} masks are empty at bit {self.bit}; are they the right files?")
         return Originals(found.sizes)
 
-# %% ../../nbs/data/11_dermoscopy.ipynb #4f7cc6ee
-_LABELS = ("dx", "benign_malignant")
+# %% ../../nbs/data/11_dermoscopy.ipynb #6f593453
+_LABELS = ("benign_malignant", "dx")
 
 def _labelled(name, table, label):
     "The rows that have a class by the column `label`, in small letters."
@@ -126,36 +127,40 @@ def _labelled(name, table, label):
                       f"such as {table.id[~known].iloc[0]}", stacklevel=5)
     return table[known].assign(dx=table[label][known].str.lower())
 
+def _check_label(name, label):
+    "`DataError` for another class than the labels know."
+    if label not in ("", *_LABELS): raise DataError(f"{name}: label={label!r}: allowed are {', '.join(map(repr, _LABELS))}, or ''")
+
 def _part(name, folder, label):
     "The table of a folder that holds images and labels.csv."
-    if label not in _LABELS: raise DataError(f"{name}: label={label!r}: allowed are {', '.join(map(repr, _LABELS))}")
+    _check_label(name, label)
     path = folder/"labels.csv"
     table = with_id(read_table(path), path)
-    need_columns(table, ("group", *_LABELS[:1], "label"), path)
+    need_columns(table, ("group", "dx", "label"), path)
     table = as_numbers(table, ["age", "fitzpatrick", "ham_overlap", "lesion_px", "px", *ISIC18_ATTRIBUTES], path)
     if "fitzpatrick" in table: table = table.assign(skin_type=table.fitzpatrick)
     table = table.assign(benign_malignant=table.label.replace("melanoma", "malignant"), diagnosis=table.dx.str.lower())
-    table = _labelled(name, table, label)
+    table = _labelled(name, table, label or _LABELS[0])
     found = image_files(folder, "images*")
     need_images(name, list(table.id), found, folder, data_spec(name).where)
     return table.assign(group=linked(table.group).fillna(table.id), image=table.id.map(found), mask="")
 
-# %% ../../nbs/data/11_dermoscopy.ipynb #4d3fff40
+# %% ../../nbs/data/11_dermoscopy.ipynb #56d514a7
 def read_part(name: str,        # of the set
               folder: Path,     # holds images and labels.csv
-              label: str = "dx", # the class: "dx" (the diagnosis) or "benign_malignant"
+              label: str = "",  # the class: "benign_malignant" (also ""), or "dx", the diagnosis
              ) -> pd.DataFrame: # the table of the contract, with diagnosis and benign_malignant beside it
     "A part of a published set."
     return _part(name, folder, label)
 
 register("isic20_part", marker="labels.csv", family="isic",
          where="https://challenge2020.isic-archive.com (a part of its images, with labels.csv: image_id, label, dx, group = patient)"
-        )(partial(read_part, "isic20_part", label="benign_malignant"))
+        )(partial(read_part, "isic20_part"))
 register("pad_ufes20_part", marker="labels.csv", family="pad_ufes_20",
          where="https://doi.org/10.17632/zr7vgbcyr2.1 (a part of its images, with labels.csv: image_id, label, dx, group = patient)"
         )(partial(read_part, "pad_ufes20_part"))
 
-# %% ../../nbs/data/11_dermoscopy.ipynb #143eca99
+# %% ../../nbs/data/11_dermoscopy.ipynb #16e3553f
 def _published_masks(folder, ids, mask):
     "Image -> locator of its mask of one name."
     ending = "_segmentation" if mask == "lesion" else f"_attribute_{mask}"
@@ -173,20 +178,21 @@ def _published_isic18(folder, mask, label):
     if any(folder.glob("*.csv")):
         listed, group, _ = _isic_table(folder)
         listed = listed.assign(group=group).drop(columns=["image", "mask"], errors="ignore")
-        table = _labelled(name, table.drop(columns=["dx", "group"]).merge(listed, on="id", how="left"), label)
+        table = _labelled(name, table.drop(columns=["dx", "group"]).merge(listed, on="id", how="left"), label or "dx")
     return table if not mask else table.assign(mask=table.id.map(_published_masks(folder, list(table.id), mask)))
 
-# %% ../../nbs/data/11_dermoscopy.ipynb #640ce9a1
+# %% ../../nbs/data/11_dermoscopy.ipynb #5ab0fdd3
 @register("isic18_task2", marker="ISIC2018_Task1-2_*Input* or labels.csv", family="isic",
           where="https://challenge.isic-archive.com/data/#2018 (ISIC2018_Task1-2_Training_Input, ISIC2018_Task1_Training_GroundTruth, "
                 "ISIC2018_Task2_Training_GroundTruth_v3, unpacked or as zip)")
 def read_isic18_task2(folder: Path,         # as published; or images, labels.csv and masks coded in bits
                       mask: str = "lesion", # one of `ISIC18_MASKS`, or "" for none
-                      label: str = "dx",    # the class: "dx", or "benign_malignant"
+                      label: str = "",      # the class: "benign_malignant", or "dx"; "" = the first, and as published what the CSV says
                      ) -> tuple[pd.DataFrame, PhotoSource]: # the table of the contract, with official where it is as published
     "ISIC 2018 tasks 1 and 2 (Codella et al. 2019)."
     if mask not in ("", *ISIC18_MASKS):
         raise DataError(f"isic18_task2: mask={mask!r}: allowed are {', '.join(map(repr, ISIC18_MASKS))}, and '' for none")
+    _check_label("isic18_task2", label)
     if any(folder.glob("ISIC2018_Task1-2_*Input*")):
         table = _published_isic18(folder, mask, label)
         if table.group.isna().all(): warn_no_groups(f"isic18_task2: {folder}")
@@ -251,12 +257,12 @@ def read_milk10k(folder: Path,              # holds the CSVs and the images, in 
     need_images("milk10k", list(table.id), found, folder, data_spec("milk10k").where)
     return table.assign(group=linked(table.lesion_id), source="milk10k", image=table.id.map(found), mask="")
 
-# %% ../../nbs/data/11_dermoscopy.ipynb #dfb3a730
+# %% ../../nbs/data/11_dermoscopy.ipynb #1a3179d4
 def read_milk10k_part(name: str,         # of the set
                       other: str,        # of the set of the other view, which may lie beside it
                       view: str,         # what this one shows
                       folder: Path,      # holds images and labels.csv
-                      label: str = "dx", # the class: "dx" or "benign_malignant"
+                      label: str = "",   # the class: "benign_malignant" (also ""), or "dx", the diagnosis
                      ) -> pd.DataFrame:  # the table of the contract, with view, ham_overlap, ham_match; partner if the other set is there
     "One view of a part of MILK10k."
     table = _part(name, folder, label)

@@ -23,11 +23,12 @@ from torch.utils.data import Dataset
 from ..core.plots import as_uint8
 from . import brain, dermoscopy, skin
 from .files import IMAGE_ENDINGS
+from .join import read_joined
 from .phantoms_skin import boxes
 from .prepare import checked_table, fingerprint_of, pictures, with_source
 from .regions import boxes_from_file, regions
 from .registry import DataError, data_spec, find_folder, given_options
-from .sources import PhotoSource, warn_enlarged
+from .sources import PhotoSource, Source, warn_enlarged
 from .splits import PARTS, split_groups
 
 # %% ../../nbs/data/13_images.ipynb #1e9a0001
@@ -165,7 +166,7 @@ def _check_request(spec, size, split, boxes):
 _READERS = skin, dermoscopy, brain      # importing them has made their sets known
 
 # %% ../../nbs/data/13_images.ipynb #a340c387
-def load_data(name: str,            # a registered name, e.g. "phantom" or "ham10000"
+def load_data(name: str,            # a registered name, e.g. "phantom" or "ham10000", or several: "join(ham10000, isic18_task2)"
               data_dir: str = "",   # data root or the set's folder; "" = $MEDGAN_DATA, else ~/.cache/medgan
               size: int = 64,       # height in px, 8..1024; without a frame also the width
               split: str = "",      # "train", "val" or "test" of the split by group; "" = the whole set
@@ -177,11 +178,14 @@ def load_data(name: str,            # a registered name, e.g. "phantom" or "ham1
     "Open a data set; files are decoded on first use into a cache ($MEDGAN_CACHE, else ~/.cache/medgan/prepared)."
     spec = data_spec(name)
     _check_request(spec, size, split, boxes)
-    options = given_options(spec, options)
-    read = spec.read if spec.draw else partial(spec.read, find_folder(spec, data_dir))
-    table, source = with_source(spec, read(**options))
+    name, options = spec.name, given_options(spec, options)
+    source: Source
+    if spec.parts: table, source = read_joined(spec, data_dir, options, classes)
+    else:
+        read = spec.read if spec.draw else partial(spec.read, find_folder(spec, data_dir))
+        table, source = with_source(spec, read(**options))
     table, known = checked_table(name, table, spec.classes, source.columns)
-    table["group"] = f"{spec.family}/" + table.group.astype(str)      # so that no other set has a group of this name
+    if not spec.parts: table["group"] = f"{spec.family}/" + table.group.astype(str)    # so that no other set has a group of this name
     found = pictures(name, table, source, size)
     table, fingerprint = found.table, found.fingerprint
     if boxes:
