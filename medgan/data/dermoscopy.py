@@ -82,18 +82,19 @@ def read_isic(folder: Path, # holds one label CSV and the images, in folders or 
 ISIC18_ATTRIBUTES = ("pigment_network", "negative_network", "streaks", "milia_like_cyst", "globules")
 ISIC18_MASKS = (*ISIC18_ATTRIBUTES, "lesion")           # in the order of the bits where all are in one file
 
-# %% ../../nbs/data/11_dermoscopy.ipynb #87bfc25e
-def _bit_mask(path, bit, size):
-    "One bit of an image's pixels: the centre square, bool (size,size), and width and height of the whole."
+# %% ../../nbs/data/11_dermoscopy.ipynb #c8c6bd2f
+def _bit_mask(path, bit, size, whole): # whole: width and height of the photograph
+    "One bit of an image's pixels: the centre square, bool (size,size)."
     with Image.open(path) as image:
+        if image.size != whole: raise ValueError(f"it has {image.width}x{image.height} px, its image {whole[0]}x{whole[1]}")
         if image.mode != "L": raise ValueError(f"it has mode {image.mode}; masks coded in bits are grey (L)")
         marked = np.asarray(image) >> bit & 1
     side = min(marked.shape)
     top, left = ((n - side)/2 for n in marked.shape)
     small = Image.fromarray(marked.astype(np.uint8)*255).resize((size, size), Image.Resampling.BOX, (left, top, left + side, top + side))
-    return np.asarray(small) >= 128, marked.shape[::-1]
+    return np.asarray(small) >= 128
 
-# %% ../../nbs/data/11_dermoscopy.ipynb #92c045ba
+# %% ../../nbs/data/11_dermoscopy.ipynb #48b6071f
 class BitMaskSource(PhotoSource):
     "Photographs whose masks are one bit of files that hold several."
     def __init__(self,
@@ -105,10 +106,8 @@ class BitMaskSource(PhotoSource):
         found, bad = super().decode(name, table.assign(mask=""), size, images, None), []
         if masks is None: return found
         def one(row):
-            try:
-                masks[row], of_mask = _bit_mask(table["mask"][row], self.bit, size)
-                if of_mask != (original := tuple(found.sizes[row])): raise ValueError(f"it has {of_mask} px, its image {original}")
-            except (OSError, SyntaxError, ValueError) as error: bad.append(f"{table['mask'][row]} ({error})")
+            try: masks[row] = _bit_mask(table["mask"][row], self.bit, size, tuple(found.sizes[row]))
+            except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error: bad.append(f"{table['mask'][row]} ({error})")
         in_threads(one, range(len(table)), 8, f"masks of {name}", " masks")
         if bad: raise DataError(f"{name}: {len(bad)} of {len(table):,} masks cannot be read: {'; '.join(sorted(bad)[:5])}. Get these again")
         if not masks.any(): raise DataError(f"{name}: all {len(table):,} masks are empty at bit {self.bit}; are they the right files?")
