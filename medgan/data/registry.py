@@ -34,6 +34,8 @@ class DataSpec:
     marker: str                       # a file pattern that tells the set's folder, or several: "a or b"
     where: str                        # where to get it
     draw: Callable | None             # (table, size) -> images, masks; None = files
+    family: str                       # stands before the names of its groups: sets of one family call one lesion or patient alike
+    parts: tuple["DataSpec", ...] = () # the sets that it is joined from
 
 # %% ../../nbs/data/00_registry.ipynb #878e3228
 _SPECS: dict[str, DataSpec] = {}
@@ -43,25 +45,41 @@ def register(name: str,                          # the name that `load_data` tak
              marker: str = "*",                  # a file pattern by which the set's folder is recognised, or several: "a or b"
              where: str = "",                    # where to get it: shown when files are missing
              draw: Callable | None = None,       # for sets without files: (table, size) -> uint8 (N,size,W,3 or 1), bool (N,size,W)
+             family: str = "",                   # stands before the names of its groups; "" = its own name
             ) -> Callable[[Callable], Callable]: # decorator for the reader
     "Make a reader known under a name."
     check_file_name("name", name)               # it names the folder of the set, and that of its prepared images
     def keep(read: Callable) -> Callable:
-        _SPECS[name] = DataSpec(name, read, tuple(classes) if classes else None, marker, where, draw)
+        _SPECS[name] = DataSpec(name, read, tuple(classes) if classes else None, marker, where, draw, family or name)
         return read
     return keep
 
 # %% ../../nbs/data/00_registry.ipynb #9ca18259
-def data_spec(name: str, # a registered name
+def _read_by_parts(*parts):
+    raise DataError("a joined set has no reader of its own; medgan.data.join reads its parts")
+
+def _joined_spec(names):
+    "The spec of sets put together, whose name lists them in alphabetical order."
+    parts = tuple(data_spec(name) for name in sorted(names))
+    name = f"join({', '.join(part.name for part in parts)})"
+    if len(set(names)) < max(2, len(names)): raise DataError(f"data={name!r}: at least two sets are joined, each of them once")
+    if drawn := [part.name for part in parts if part.draw]: raise DataError(f"data={name!r}: {drawn[0]} is drawn; sets of files are joined")
+    classes = parts[0].classes if len({part.classes for part in parts}) == 1 else None
+    where = "; ".join(f"{part.name}: {part.where}" for part in parts)
+    return DataSpec(name, _read_by_parts, classes, "", where, None, name, parts)
+
+def data_spec(name: str, # a registered name, or several: "join(a, b)"
              ) -> DataSpec: # what is known of it
     "Look a name up; `DataError` with all known names where it is not there."
-    if not isinstance(name, str) or name not in _SPECS:
-        raise DataError(f"data={name!r}: no such data set; known are {', '.join(sorted(_SPECS))}")
+    if not isinstance(name, str): raise DataError(f"data={name!r}: must be the name of a data set")
+    if joined := re.fullmatch(r"join\((.*)\)", name.strip()): return _joined_spec([part.strip() for part in joined[1].split(",")])
+    if name not in _SPECS:
+        raise DataError(f"data={name!r}: no such data set; known are {', '.join(sorted(_SPECS))}, and several as join(a, b)")
     return _SPECS[name]
 
 # %% ../../nbs/data/00_registry.ipynb #8d0c5a02
 def known_set(name: str, # of a data set
-             ) -> str:   # the same
+             ) -> str:   # the same; of a joined set as `data_spec` writes it
     "The name, if there is such a data set: a check for the parameters of a run."
     return data_spec(name).name
 
@@ -74,7 +92,8 @@ def _parameters_of_reader(spec):
 
 def reader_options(spec: DataSpec,   # the set
                   ) -> dict[str, Any]: # name -> default
-    "What a set's reader can be told."
+    "What a set's reader can be told; of a joined set, what any of its parts' can."
+    if spec.parts: return {name: default for part in spec.parts for name, default in reader_options(part).items()}
     named = inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY
     return {p.name: p.default for p in _parameters_of_reader(spec) if p.kind in named}
 
@@ -93,7 +112,7 @@ def given_options(spec: DataSpec,          # the set
                   given: dict[str, Any],   # name -> value
                  ) -> dict[str, Any]:      # those for the reader
     "The options that a reader takes; `DataError` for one that it does not take, or of another type."
-    if any(p.kind == p.VAR_KEYWORD for p in _parameters_of_reader(spec)): return given
+    if not spec.parts and any(p.kind == p.VAR_KEYWORD for p in _parameters_of_reader(spec)): return given
     taken = reader_options(spec)
     for name, value in given.items():
         if value is None or name in taken: continue

@@ -68,6 +68,15 @@ def image_folder(root, names=("benign", "malignant"), n=4):
         for i in range(n): (root/name/f"{i}.jpg").write_bytes(jpeg(rng))
     return root
 
+def labelled(folder, ids=None, group=None, dx=("NV", "MEL", "NV", "BKL"), label=("benign", "melanoma", "benign", "benign"), **columns):
+    "images/ and labels.csv, as parts of published sets have them; the table."
+    rng, ids = np.random.default_rng(3), ids or [f"img{i}" for i in range(len(dx))]
+    (folder/"images").mkdir(parents=True)
+    for name in ids: (folder/"images"/f"{name}.jpg").write_bytes(jpeg(rng))
+    table = pd.DataFrame(dict(image_id=ids, label=label, dx=dx, group=group or ids, **columns))
+    table.to_csv(folder/"labels.csv", index=False)
+    return table
+
 def toy_slices(n=6, height=30, width=20):
     "Arrays of an archive: three subjects, a lesion in every other slice."
     rng = np.random.default_rng(4)

@@ -15,7 +15,7 @@ ROOT = Path(__file__).parent.parent.parent
 
 def test_each_kind_has_its_test():
     "Catches a kind whose test was renamed or removed, and a list that was not made anew."
-    cells = json.loads((ROOT/"nbs"/"data"/"13_inputs.ipynb").read_text(encoding="utf-8"))["cells"]
+    cells = json.loads((ROOT/"nbs"/"data"/"16_inputs.ipynb").read_text(encoding="utf-8"))["cells"]
     shown = "".join("".join(o.get("data", {}).get("text/markdown", [])) for c in cells for o in c.get("outputs", []))
     rows = [line for line in shown.splitlines() if line.startswith("| ") and not line.startswith("| kind |")]
     named = {row.rsplit("`", 2)[1] for row in rows}

@@ -1,7 +1,6 @@
-"Dermoscopic sets in every layout of their publishers: labels, groups, masks."
+"HAM10000 in every layout of its publishers, folders of classes, phantoms: labels, groups, masks."
 import io
 import shutil
-import warnings
 import zipfile
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
-from small_sets import HAM_CLASSES, ham, image_folder, jpeg, left, refused, unzip, write_zip
+from small_sets import HAM_CLASSES, ham, image_folder, left, refused, unzip
 
 from medgan.data.images import load_data
 
@@ -77,61 +76,6 @@ def test_layout_of_kaggle(tiny_ham, plain):
     table.to_csv(tiny_ham/"HAM10000_metadata.csv", index=False)
     data = ham(tiny_ham)
     assert data.fingerprint == plain[1] and data.masks is None and "mask" not in data[0]
-
-def isic(folder, year, lesions=True):
-    "12 images of 6 lesions (or patients) in the form of a challenge's year."
-    rng, names = np.random.default_rng(1), [f"ISIC_{i:07d}" for i in range(12)]
-    dx = ["MEL" if i < 6 else "NV" for i in range(12)]
-    groups = [f"IP_{i//2:07d}" for i in range(12)]
-    folder.mkdir(parents=True)
-    one_hot = dict(MEL=[float(d == "MEL") for d in dx], NV=[float(d == "NV") for d in dx], BCC=[0.]*12)
-    stem = f"ISIC{'_' if year != 2018 else ''}{year}_{'Task3_' if year == 2018 else ''}Training"
-    write_zip(folder/f"{stem}_Input.zip", {f"{stem}_Input/{n}.jpg": jpeg(rng) for n in names} | {f"{stem}_Input/LICENSE.txt": b"CC"})
-    if year == 2020:
-        pd.DataFrame(dict(image_name=names, patient_id=groups, sex="male", age_approx=45., diagnosis="unknown",
-                          benign_malignant=["malignant" if d == "MEL" else "benign" for d in dx], target=[int(d == "MEL") for d in dx])
-                     ).to_csv(folder/f"{stem}_GroundTruth.csv", index=False)
-        return
-    pd.DataFrame(dict(image=names, **one_hot)).to_csv(folder/f"{stem}_GroundTruth.csv", index=False)
-    if lesions and year == 2018:
-        groupings = pd.DataFrame(dict(image=names, lesion_id=groups, diagnosis_confirm_type="histopathology"))
-        groupings.to_csv(folder/f"{stem}_LesionGroupings.csv", index=False)
-    if lesions and year == 2019:
-        metadata = pd.DataFrame(dict(image=names, age_approx=55., anatom_site_general="torso", lesion_id=groups, sex="male"))
-        metadata.to_csv(folder/f"{stem}_Metadata.csv", index=False)
-
-@pytest.mark.parametrize("year, classes", [(2018, ("mel", "nv")), (2019, ("mel", "nv")), (2020, ("benign", "malignant"))])
-def test_isic(tmp_path, cache, year, classes):
-    "Catches labels of the wrong column, and a file of lesions (2018, 2019) or a column of patients (2020) that is not used: a leak."
-    isic(tmp_path/"isic", year)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")                                       # a set that names its lesions gives no warning
-        data = load_data("isic", str(tmp_path/"isic"), size=16)
-    assert len(data) == 12 and data.classes == classes and data.table.group.nunique() == 6
-    first = data.table.set_index("id").loc["ISIC_0000000"]
-    assert first.dx == ("malignant" if year == 2020 else "mel") and first.group == "isic/IP_0000000"
-    assert data.table.group[data.table.id == "ISIC_0000001"].item() == "isic/IP_0000000"
-
-def test_isic_without_lesions(tmp_path, cache):
-    "Catches silence where every image becomes a group of its own."
-    isic(tmp_path/"isic", 2019, lesions=False)
-    with pytest.warns(UserWarning, match="GroundTruth.csv names no lesion or patient"):
-        data = load_data("isic", str(tmp_path/"isic"), size=16)
-    assert data.table.group.nunique() == 12
-
-def test_isic_bad(tmp_path, cache):
-    "Catches a row without a diagnosis or with two (idxmax gives the first column), missing images and a CSV without labels."
-    folder = tmp_path/"isic"
-    isic(folder, 2019)
-    path = folder/"ISIC_2019_Training_GroundTruth.csv"
-    good = pd.read_csv(path)
-    for column, value in (("NV", 1.), ("MEL", 0.)):
-        good.assign(**{column: good[column].where(good.image != "ISIC_0000003", value)}).to_csv(path, index=False)
-        with refused(cache, path, "ISIC_0000003", "one is allowed"): load_data("isic", str(folder), size=16)
-    pd.concat([good, good.tail(1).assign(image="ISIC_0000099")]).to_csv(path, index=False)
-    with refused(cache, "1 of 13 images are missing", "ISIC_0000099"): load_data("isic", str(folder), size=16)
-    good[["image"]].to_csv(path, index=False)
-    with refused(cache, "no label file", folder, path.name): load_data("isic", str(folder), size=16)
 
 def test_folder(tmp_path, cache):
     "Catches that files of one name in two classes are taken for one image, and a label order that is not the names'."
