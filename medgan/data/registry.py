@@ -71,9 +71,9 @@ def _joined_spec(names):
 def data_spec(name: str, # a registered name, or several: "join(a, b)"
              ) -> DataSpec: # what is known of it
     "Look a name up; `DataError` with all known names where it is not there."
-    if not isinstance(name, str): raise DataError(f"data={name!r}: must be the name of a data set")
-    if joined := re.fullmatch(r"join\((.*)\)", name.strip()): return _joined_spec([part.strip() for part in joined[1].split(",")])
-    if name not in _SPECS:
+    joined = re.fullmatch(r"join\((.*)\)", name.strip()) if isinstance(name, str) else None
+    if joined: return _joined_spec([part.strip() for part in joined[1].split(",")])
+    if not isinstance(name, str) or name not in _SPECS:
         raise DataError(f"data={name!r}: no such data set; known are {', '.join(sorted(_SPECS))}, and several as join(a, b)")
     return _SPECS[name]
 
