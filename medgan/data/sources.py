@@ -285,5 +285,5 @@ class PhotoSource(FileSource):
             in_threads(one, range(len(table)), 8, f"preparing {name} at {size} px", " images")
         _refuse_unreadable(bad, name, len(table))
         if masks is not None and not n_marked: raise DataError(f"{name}: all {len(table):,} masks are empty; are they the right files?")
-        for remark, n in Counter(remarks).items(): warnings.warn(f"{name}: {n:,} of {len(table):,} images {remark}", stacklevel=5)
+        for remark, n in Counter(remarks).items(): warnings.warn(f"{name}: {n:,} of {len(table):,} images {remark}", stacklevel=7)
         return Originals(sizes, kinds=np.array(kinds))
