@@ -95,7 +95,7 @@ def find_folder(spec: DataSpec,     # the set
                 data_dir: str = "", # data root or the set's own folder; "" = $MEDGAN_DATA, else ~/.cache/medgan
                ) -> Path:           # the set's folder
     "The first of root/name, root/*/name and root that holds a marker file of the set; `DataError` that lists where was looked."
-    root = user_path(data_dir or os.environ.get("MEDGAN_DATA") or "~/.cache/medgan")
+    root = user_path(data_dir or os.environ.get("MEDGAN_DATA") or "~/.cache/medgan", "data_dir")
     if not root.is_dir(): raise DataError(f"{spec.name}: data_dir={str(root)!r} is no folder. Get the data set from {spec.where}")
     candidates = [root/spec.name, *sorted(root.glob(f"*/{spec.name}")), root]
     for folder in candidates:

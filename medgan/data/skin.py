@@ -17,6 +17,7 @@ import pandas as pd
 from medgan.data.files import (
     ID_COLUMNS,
     IMAGE_ENDINGS,
+    PART_NAMES,
     as_numbers,
     image_files,
     is_hidden,
@@ -94,13 +95,11 @@ def read_isic(folder: Path, # holds one label CSV and the images, in folders or 
     return table.assign(group=group, source=folder.name, image=table.id.map(found), mask="")
 
 # %% ../../nbs/data/06_skin.ipynb #2156d0ed
-_PART_NAMES = {"train", "training", "val", "valid", "validation", "test", "testing"}
-
 def _check_class_folders(folder, places, rows):
     "`DataError` for a folder that holds no classes, parts instead of classes, or a class without an image."
     endings = ", ".join(IMAGE_ENDINGS)
     if not rows: raise DataError(f"folder: no images ({endings}) in the subfolders of {folder}")
-    if {p.name.lower() for p in places} <= _PART_NAMES:
+    if {p.name.lower() for p in places} <= PART_NAMES:
         raise DataError(f"folder: {folder} holds {', '.join(p.name for p in places)}, which are parts and no classes: data_dir= names "
                         "one of them, or put the classes' folders together")
     if empty := [p.name for p in places if p.name not in {row["dx"] for row in rows}]:
