@@ -142,7 +142,7 @@ def _root(name, data_dir):
     if not isinstance(data_dir, (str, os.PathLike)): raise DataError(f"{name}: data_dir={data_dir!r}: must be the path of a folder")
     check_path(data_dir)
     try:
-        root = user_path(data_dir or os.environ.get("MEDGAN_DATA") or "~/.cache/medgan")
+        root = user_path(data_dir or os.environ.get("MEDGAN_DATA") or "~/.cache/medgan", "data_dir")
         root.is_dir()
     except (OSError, ParameterError) as error:                   # too long a name, the home of a user who is not there
         raise DataError(f"{name}: data_dir={str(data_dir)[:60]!r}: no folder of this name can be ({error.__class__.__name__}); "
