@@ -34,7 +34,7 @@ JOINT_CLASSES = dict(
     inf=(), ben_oth=(), mal_oth=(), benign=())
 _JOINT = {name: joint for joint, names in JOINT_CLASSES.items() for name in (joint, *names)}
 
-# %% ../../nbs/data/12_join.ipynb #b0f1c2e4
+# %% ../../nbs/data/12_join.ipynb #38245d82
 def _joint_names(name, table):
     "The common name of each image's diagnosis, None where there is none; and the names that it had."
     own = table.dx.str.lower()
@@ -43,7 +43,7 @@ def _joint_names(name, table):
     if fine.isin(list(_JOINT)).mean() < .5: return own.map(_JOINT).fillna(fine.map(_JOINT)), own
     if (lacking := fine.isna()).any():
         warnings.warn(f"{name}: {lacking.sum():,} of {len(table):,} images have no diagnosis and are left out of the joined set, "
-                      f"such as {table.id[lacking].iloc[0]}", stacklevel=6)
+                      f"such as {table.id[lacking].iloc[0]}", stacklevel=5)
     return fine.map(_JOINT), fine
 
 def _with_joint_classes(name, table, classes):
@@ -139,7 +139,7 @@ def _read_parts(spec, data_dir, options):
         tables[part.name], sources[part.name] = table.drop(columns="label"), source
     return tables, sources, classes
 
-# %% ../../nbs/data/12_join.ipynb #924482f2
+# %% ../../nbs/data/12_join.ipynb #c0311577
 def read_joined(spec: DataSpec,     # of a joined set
                 data_dir: str,      # data root that holds a folder for each set; "" = $MEDGAN_DATA, else ~/.cache/medgan
                 options: dict[str, Any], # for the readers
@@ -148,7 +148,8 @@ def read_joined(spec: DataSpec,     # of a joined set
     "Several sets as one."
     tables, sources, known = _read_parts(spec, data_dir, options)
     _check_alike_sources(spec.name, sources)
-    if len(set(known.values())) > 1: tables = {name: _with_joint_classes(name, table, classes) for name, table in tables.items()}
+    if len(set(known.values())) > 1:
+        for name, table in tables.items(): tables[name] = _with_joint_classes(name, table, classes)
     with_masks = [name for name, table in tables.items() if (table["mask"] != "").all()]
     if 0 < len(with_masks) < len(tables):
         warnings.warn(f"{spec.name}: there are masks in {', '.join(with_masks)} alone; the joined set has none", stacklevel=3)
