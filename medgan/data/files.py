@@ -167,7 +167,7 @@ def _rows(text, sep, path):
         if max(map(len, row)) > MOST_OF_CELL: raise DataError(f"{path}: a cell in line {line} has over {MOST_OF_CELL:,} characters")
     return rows
 
-def _header(row, path):
+def _column_names(row, path):
     "The names of the columns; those without one are numbered."
     names = [name or f"column {i}" for i, name in enumerate(row, 1)]
     if twice := [name for name in names if names.count(name) > 1]:
@@ -193,7 +193,7 @@ def read_table(path: str | os.PathLike, # of a CSV
     first = text.lstrip().split("\n", 1)[0]
     rows = _rows(text, max(",;\t", key=first.count), path)
     if len(rows) < 2: raise DataError(f"{path} has no rows; get it again")
-    names = _header(rows[0][1], path)
+    names = _column_names(rows[0][1], path)
     for line, row in rows[1:]:
         if len(row) > len(names) and not any(row[len(names):]): del row[len(names):]       # empty cells behind the last
         if len(row) != len(names):
@@ -361,6 +361,5 @@ def folder_images(folder: Path, # flat, or with a folder for each class; a table
     if not has_table and inside and {path.name.lower() for path in inside} <= PART_NAMES:
         raise DataError(f"{name}: {folder} holds {', '.join(path.name for path in inside)}, which are parts and no classes: name one")
     files = _listed_images(folder, name) if has_table else _files_and_folders(inside, folder, name)
-    if odd := [file for file in files if re.search("[\ud800-\udfff]", file)]:
-        raise DataError(f"{name}: {odd[0]!r} in {folder} has a name that is no text: rename it")
+    for file in files: check_path(folder/file, name=name)
     return dict(sorted(files.items()))

@@ -126,10 +126,12 @@ _NOT_IN_PATHS = re.compile(r"::|[\x00-\x1f\x7f-\x9f\ud800-\udfff]")     # the la
 
 def check_path(path: str | os.PathLike, # of a folder or a file, or a part of it
                whole: str | os.PathLike = "", # for the message; "" = `path` is all of it
+               name: str = "",          # of the set, for the message
               ) -> None:
     "`DataError` for a path that tables and archives' members cannot name: with `::`, control characters, or bytes that are no UTF-8."
     if _NOT_IN_PATHS.search(str(path)):
-        raise DataError(f"{ascii(str(whole or path))}: a path must not hold '::', control characters or bytes that are no UTF-8; rename it")
+        raise DataError(f"{name}{': ' if name else ''}{ascii(str(whole or path))}: a path must not hold '::', control characters or bytes "
+                        "that are no UTF-8; rename it")
 
 # %% ../../nbs/data/00_registry.ipynb #82c3bea9
 def _holds(folder, marker):
@@ -140,9 +142,10 @@ def _holds(folder, marker):
 def _root(name, data_dir):
     "The data root as a path; `DataError` where it is none that can be."
     if not isinstance(data_dir, (str, os.PathLike)): raise DataError(f"{name}: data_dir={data_dir!r}: must be the path of a folder")
-    check_path(data_dir)
+    given = data_dir or os.environ.get("MEDGAN_DATA") or "~/.cache/medgan"
+    check_path(given)
     try:
-        root = user_path(data_dir or os.environ.get("MEDGAN_DATA") or "~/.cache/medgan", "data_dir")
+        root = user_path(given, "data_dir")
         root.is_dir()
     except (OSError, ParameterError) as error:                   # too long a name, the home of a user who is not there
         raise DataError(f"{name}: data_dir={str(data_dir)[:60]!r}: no folder of this name can be ({error.__class__.__name__}); "

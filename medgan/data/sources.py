@@ -336,5 +336,5 @@ class PhotoSource(FileSource):
             in_threads(one, range(len(table)), 8, f"preparing {name} at {size} px", " images")
         _refuse_unreadable(bad, name, n)
         if masks is not None and not n_marked: raise DataError(f"{name}: all {n:,} masks are empty; are they the right files?")
-        for remark, k in Counter(remarks).items(): warnings.warn(f"{name}: {k:,} of {n:,} images {remark}", stacklevel=5)
+        for remark, k in Counter(remarks).items(): warnings.warn(f"{name}: {k:,} of {n:,} images {remark}", stacklevel=7)
         return Originals(sizes, digests=digests, looks=looks, kinds=np.array(kinds))

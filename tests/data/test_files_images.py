@@ -29,7 +29,7 @@ def test_three_kinds(tmp_path):
     (["a/1.png", "a/deep/2.png"], "deep is no image file"), (["a/1.png", "b/notes.txt"], "notes.txt is no image file"),
     (["a/1.png", "b/.hidden"], "no images in .*b"), ([".hidden"], "no images in"),
     (["Train/1.png", "test/1.png"], "holds Train, test, which are parts and no classes"), (["test/a/1.png"], "holds test, which are parts"),
-    (["a/\udcff.png"], "has a name that is no text")], ids=lambda x: ascii(x)[:24])
+    (["a/\udcff.png"], "a path must not hold '::'"), (["a/x::y.png"], "a path must not hold '::'")], ids=lambda x: ascii(x)[:24])
 def test_what_does_not_belong(tmp_path, files, message):
     "Catches a class that is empty, and images beside or below the classes' folders that are left out without a word."
     with pytest.raises(DataError, match=message) as caught: folder_images(build(tmp_path/"made", *files), "x")
