@@ -167,7 +167,7 @@ def _read_parts(spec, data_dir, options):
         tables[part.name], sources[part.name] = table.drop(columns="label"), source
     return tables, sources, classes
 
-# %% ../../nbs/data/12_join.ipynb #c0311577
+# %% ../../nbs/data/12_join.ipynb #5547a659
 def read_joined(spec: DataSpec,     # of a joined set
                 data_dir: str,      # data root that holds a folder for each set; "" = $MEDGAN_DATA, else ~/.cache/medgan
                 options: dict[str, Any], # for the readers
@@ -176,7 +176,7 @@ def read_joined(spec: DataSpec,     # of a joined set
     "Several sets as one."
     tables, sources, known = _read_parts(spec, data_dir, options)
     _check_alike_sources(spec.name, sources)
-    if len(set(known.values())) > 1:
+    if len(set(known.values())) > 1 or not set(classes or ()) <= set(next(iter(known.values()))):
         for name, table in tables.items(): tables[name] = _with_joint_classes(name, table, classes)
     with_masks = [name for name, table in tables.items() if (table["mask"] != "").all()]
     if 0 < len(with_masks) < len(tables):

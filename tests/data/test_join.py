@@ -98,6 +98,12 @@ def test_same_classes(tmp_path, cache):
     assert joined_sets(tmp_path, "milk10k_derm", "pad_ufes20_part").classes == ("benign", "malignant")
     assert joined_sets(tmp_path, "milk10k_derm", "pad_ufes20_part", label="dx").classes == ("scar", "wart")
 
+def test_other_classes_than_the_same(tmp_path, cache):
+    "Catches naevi and melanomas that cannot be had because all sets call them benign and malignant."
+    for name in ("milk10k_derm", "pad_ufes20_part"): labelled(tmp_path/name)
+    both = joined_sets(tmp_path, "milk10k_derm", "pad_ufes20_part", classes=["nv", "mel"])
+    assert both.classes == ("nv", "mel") and both.table.dx.tolist() == ["nv", "mel", "nv"]*2
+
 # ---- groups
 
 def test_matches(two, cache):
