@@ -37,7 +37,7 @@ JOINT_CLASSES = dict(
     inf=(), ben_oth=(), mal_oth=(), benign=())
 _JOINT = {name: joint for joint, names in JOINT_CLASSES.items() for name in (joint, *names)}
 
-# %% ../../nbs/data/12_join.ipynb #38245d82
+# %% ../../nbs/data/12_join.ipynb #3fbd9e3c
 def _joint_names(name, table):
     "The common name of each image's diagnosis, None where there is none; and the names that it had."
     own = table.dx.str.lower()
@@ -57,6 +57,7 @@ def _with_joint_classes(name, table, classes):
         listed = ", ".join(f"{dx!r} ({n:,} images)" for dx, n in strangers.value_counts().items())
         raise DataError(f"{name}: {listed} cannot be joined: there is no common class for it. The common classes are "
                         f"{', '.join(JOINT_CLASSES)}; choose some of them (classes=) and other images are left out")
+    if joint.isna().all(): raise DataError(f"{name}: no image has one of the common classes ({', '.join(JOINT_CLASSES)})")
     return table.assign(dx=joint)[joint.notna()]
 
 # %% ../../nbs/data/12_join.ipynb #b62a2439
