@@ -34,7 +34,7 @@ JOINT_CLASSES = dict(
     inf=(), ben_oth=(), mal_oth=(), benign=())
 _JOINT = {name: joint for joint, names in JOINT_CLASSES.items() for name in (joint, *names)}
 
-# %% ../../nbs/data/12_join.ipynb #38245d82
+# %% ../../nbs/data/12_join.ipynb #3fbd9e3c
 def _joint_names(name, table):
     "The common name of each image's diagnosis, None where there is none; and the names that it had."
     own = table.dx.str.lower()
@@ -54,9 +54,10 @@ def _with_joint_classes(name, table, classes):
         listed = ", ".join(f"{dx!r} ({n:,} images)" for dx, n in strangers.value_counts().items())
         raise DataError(f"{name}: {listed} cannot be joined: there is no common class for it. The common classes are "
                         f"{', '.join(JOINT_CLASSES)}; choose some of them (classes=) and other images are left out")
+    if joint.isna().all(): raise DataError(f"{name}: no image has one of the common classes ({', '.join(JOINT_CLASSES)})")
     return table.assign(dx=joint)[joint.notna()]
 
-# %% ../../nbs/data/12_join.ipynb #5b1f051b
+# %% ../../nbs/data/12_join.ipynb #2813abad
 def _of_all(found):
     "What the sources of several sets found out, as one; NaN where a source says nothing of shares, and what only some say is left out."
     if any(one.shares is not None for one in found):
@@ -139,7 +140,7 @@ def _read_parts(spec, data_dir, options):
         tables[part.name], sources[part.name] = table.drop(columns="label"), source
     return tables, sources, classes
 
-# %% ../../nbs/data/12_join.ipynb #c0311577
+# %% ../../nbs/data/12_join.ipynb #5547a659
 def read_joined(spec: DataSpec,     # of a joined set
                 data_dir: str,      # data root that holds a folder for each set; "" = $MEDGAN_DATA, else ~/.cache/medgan
                 options: dict[str, Any], # for the readers
@@ -148,7 +149,7 @@ def read_joined(spec: DataSpec,     # of a joined set
     "Several sets as one."
     tables, sources, known = _read_parts(spec, data_dir, options)
     _check_alike_sources(spec.name, sources)
-    if len(set(known.values())) > 1:
+    if len(set(known.values())) > 1 or not set(classes or ()) <= set(next(iter(known.values()))):
         for name, table in tables.items(): tables[name] = _with_joint_classes(name, table, classes)
     with_masks = [name for name, table in tables.items() if (table["mask"] != "").all()]
     if 0 < len(with_masks) < len(tables):

@@ -92,11 +92,23 @@ def test_strangers(two, cache):
     both = joined_sets(two, "ham10000", "isic20_part", classes=["mel", "nv"])
     assert both.classes == ("mel", "nv") and (both.table.set == "isic20_part").sum() == 3
 
+def test_only_strangers(tmp_path, cache):
+    "Catches an empty set, where all images are left out for want of a common class."
+    for name in ("milk10k_derm", "pad_ufes20_part"): labelled(tmp_path/name, dx=["WART", "SCAR", "WART", "WART"])
+    with refused(cache, "milk10k_derm: no image has one of the common classes (mel, nv,"):
+        joined_sets(tmp_path, "milk10k_derm", "pad_ufes20_part", label="dx", classes=["nv", "mel"])
+
 def test_same_classes(tmp_path, cache):
     "Catches sets whose classes have the same names, refused because the common table knows none of them."
     for name in ("milk10k_derm", "pad_ufes20_part"): labelled(tmp_path/name, dx=["WART", "SCAR", "WART", "WART"])
     assert joined_sets(tmp_path, "milk10k_derm", "pad_ufes20_part").classes == ("benign", "malignant")
     assert joined_sets(tmp_path, "milk10k_derm", "pad_ufes20_part", label="dx").classes == ("scar", "wart")
+
+def test_other_classes_than_the_same(tmp_path, cache):
+    "Catches naevi and melanomas that cannot be had because all sets call them benign and malignant."
+    for name in ("milk10k_derm", "pad_ufes20_part"): labelled(tmp_path/name)
+    both = joined_sets(tmp_path, "milk10k_derm", "pad_ufes20_part", classes=["nv", "mel"])
+    assert both.classes == ("nv", "mel") and both.table.dx.tolist() == ["nv", "mel", "nv"]*2
 
 # ---- groups
 
