@@ -63,19 +63,20 @@ def check_choice(name: str,  # the parameter
 
 # %% ../../nbs/core/00_checks.ipynb #98b3cdd3
 def user_path(path: str | os.PathLike, # as a user writes it: `~` is their home, `~name` another user's
+              name: str = "path",      # of the parameter, for the message
              ) -> Path:                # absolute where `~` was
     "The path that is meant; `ParameterError` where there is no such user, or no file can have the name."
     text = os.fspath(path)
-    if "\0" in text: raise ParameterError(f"path {text!r}: has a null character, which no file's name can have")
+    if "\0" in text: raise ParameterError(f"{name}={text!r}: has a null character, which no file's name can have")
     try: return Path(text).expanduser()
-    except RuntimeError as error: raise ParameterError(f"path {text!r}: there is no such user's home; write the folder in full") from error
+    except RuntimeError as error: raise ParameterError(f"{name}={text!r}: there is no such user's home; write it in full") from error
 
 
 # %% ../../nbs/core/00_checks.ipynb #93f6fcc5
 def check_out_dir(out_dir: str | Path, # the run's folder
                  ):
     "Refuse a folder that is a file or cannot be written; creates nothing."
-    path = user_path(out_dir)
+    path = user_path(out_dir, "out_dir")
     try:
         if path.exists() and not path.is_dir(): raise ParameterError(f"out_dir={str(out_dir)!r}: is a file; name a folder")
         there = next(p for p in (path, *path.absolute().parents) if p.exists())

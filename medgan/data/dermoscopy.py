@@ -336,7 +336,7 @@ def _ph2_table(path):
         raise DataError(f"{path}: {wrong[0][0]} has {len(wrong[0])} cells, the header {len(rows[0])}")
     return pd.DataFrame(rows[1:], columns=rows[0])
 
-# %% ../../nbs/data/11_dermoscopy.ipynb #ce153359
+# %% ../../nbs/data/11_dermoscopy.ipynb #882378db
 @register("ph2", classes=PH2_CLASSES, marker="PH2_dataset.txt or */PH2_dataset.txt",
           where="https://www.fc.up.pt/addi/ph2%20database.html (on registration: PH2_dataset.txt and the folder PH2 Dataset images)")
 def read_ph2(folder: Path, # holds PH2_dataset.txt and the images, or the folder PH2Dataset with them
@@ -350,8 +350,8 @@ def read_ph2(folder: Path, # holds PH2_dataset.txt and the images, or the folder
     if (wrong := table.dx.isna()).any():
         raise DataError(f"{path}: the clinical diagnosis of {table.id[wrong].iloc[0]} is {table['Clinical Diagnosis'][wrong].iloc[0]!r}; "
                         f"allowed are {', '.join(f'{code} ({name})' for code, name in codes.items())}")
-    warn_no_groups(path.name)
     found, where = image_files(path.parent, "*"), data_spec("ph2").where
     need_images("ph2", list(table.id), found, path.parent, where)
     need_images("ph2 (lesion masks)", list(table.id + "_lesion"), found, path.parent, where)
+    warn_no_groups(path.name)
     return table.assign(group=table.id, source="ph2", image=table.id.map(found), mask=(table.id + "_lesion").map(found))

@@ -80,7 +80,7 @@ def save_images(data: ImageData,      # images with their classes, e.g. `Generat
     folder.mkdir(parents=True, exist_ok=True)
     try: _put_images(folder, data, table)
     except OSError as error:
-        raise OSError(f"out_dir={str(out_dir)!r} cannot be written ({error.strerror}); make room, or name another folder") from error
+        raise OSError(f"out_dir={str(out_dir)!r} cannot be written ({error.strerror or error}); make room, or name another") from error
     finally:
         if is_new and not any(folder.iterdir()): folder.rmdir()
     _warn_renamed(folder, dict(zip(table.dx, (file.partition("/")[0] for file in table.file))))

@@ -30,7 +30,7 @@ from .prepare import checked_table, fingerprint_of, pictures, with_source
 from .regions import boxes_from_file, regions
 from .registry import DataError, data_spec, find_folder, given_options
 from .sources import PhotoSource, Source, warn_enlarged
-from .splits import PARTS, split_groups
+from .splits import PARTS, split_groups, united
 
 # %% ../../nbs/data/13_images.ipynb #1e9a0001
 def _as_floats(pixels, device): # uint8 (B,H,W,C) -> float32 (B,C,H,W) in [-1,1], or in [0,1] if C = 1
@@ -63,8 +63,16 @@ def _hashed(*texts):
     "16 hexadecimal digits of SHA-256."
     return hashlib.sha256("".join(texts).encode()).hexdigest()[:16]
 
-def _split(data, parts, seed):
+def _duplicates_joined(data):
+    "The same images, with one group for those that look alike; `DataError` where nobody has looked."
+    if "looks_like" not in data.table: raise DataError(f"join_duplicates=True: {data.name} holds no photographs from files")
+    pairs = data.table[["group", "looks_like"]].set_axis(["group", "key"], axis=1)
+    table = data.table.assign(group=united(data.table.group, pairs[pairs.key != ""]))
+    return data._with(table, data.classes, data.fingerprint, data.rows)
+
+def _split(data, parts, seed, join_duplicates):
     "Parts by the names of the groups; a warning counts the images that belong to none."
+    if join_duplicates: data = _duplicates_joined(data)
     part = split_groups(data.table.group, data.table.dx, parts, seed)
     if n := (part == "").sum():
         warnings.warn(f"{data.name}: {n:,} images are in no part: their groups are one with groups on another side", stacklevel=3)
@@ -144,9 +152,11 @@ class ImageData(Dataset):
         merged = self._with(_merged(data.table, groups), tuple(groups), data.fingerprint, data.rows)
         return merged.subset(np.arange(len(merged)))
 
-    def split(self, parts: dict[str, float] = PARTS, seed: int = 0) -> dict[str, "ImageData"]: # part name -> its images
+    def split(self, parts: dict[str, float] = PARTS, seed: int = 0,
+              join_duplicates: bool = False, # photographs that look alike (`look_alikes`) are of one group
+             ) -> dict[str, "ImageData"]:    # part name -> its images
         "Parts that share no group, whatever is chosen of the set (`split_groups`)."
-        return _split(self, parts, seed)
+        return _split(self, parts, seed, join_duplicates)
 
     def roi_boxes(self,
                   min_share: float = .002, # smallest part of a mask that counts, as a share of the image; the largest always does
@@ -184,6 +194,19 @@ def _in_set(name, unexpected=()):
 
 _READERS = skin, dermoscopy, brain      # importing them has made their sets known
 
+# %% ../../nbs/data/13_images.ipynb #dba75655
+def _with_duplicates(name, table, originals):
+    "The table with one group for the same file, and `looks_like`; a warning tells of the files."
+    if originals.digests is not None:
+        same = pd.DataFrame(dict(group=table.group, key=originals.digests))[originals.digests != 0]
+        before, table = table.group, table.assign(group=united(table.group, same))
+        if (is_new := before != table.group).any():
+            warnings.warn(f"{name}: {before[is_new].nunique():,} groups hold the very same files as others; they are "
+                          f"{table.group[is_new].nunique():,}, such as {table.group[is_new].iloc[0]}", stacklevel=3)
+    if originals.alike is None: return table
+    is_of_several = table.group.groupby(originals.alike).transform("nunique") > 1
+    return table.assign(looks_like=pd.Series(table.id.to_numpy()[originals.alike], table.index).where(is_of_several, ""))
+
 # %% ../../nbs/data/13_images.ipynb #a340c387
 def load_data(name: str,            # a registered name, e.g. "phantom" or "ham10000", or several: "join(ham10000, isic18_task2)"
               data_dir: str = "",   # data root or the set's folder; "" = $MEDGAN_DATA, else ~/.cache/medgan
@@ -191,6 +214,7 @@ def load_data(name: str,            # a registered name, e.g. "phantom" or "ham1
               split: str = "",      # "train", "val" or "test" of the split by group; "" = the whole set
               classes: Sequence[str] | None = None, # only these, in this label order; None = all
               seed: int = 0,        # of the split
+              join_duplicates: bool = False, # in the split, photographs that look alike (column looks_like) are of one group
               boxes: str = "",      # CSV of regions of interest: id, x0, y0, x1, y1 in px of the original files; "" = none
               **options: Any,       # for the reader: `n=` and `phantom_seed=` of the phantoms, `frame=` and `middle=` of the brains, ...
              ) -> ImageData:        # the data set
@@ -210,6 +234,7 @@ def load_data(name: str,            # a registered name, e.g. "phantom" or "ham1
     with _in_set(name): found = pictures(name, table, source, size)
     table, fingerprint = found.table, found.fingerprint
     if found.originals.kinds is not None: table = table.assign(written_as=found.originals.kinds)
+    table = _with_duplicates(name, table, found.originals)
     if boxes:
         shape = found.images.shape[1:3]
         with _in_set(name, Exception):
@@ -218,7 +243,7 @@ def load_data(name: str,            # a registered name, e.g. "phantom" or "ham1
     warn_enlarged(name, found.smallest, size)
     data = ImageData(name, found.images, found.masks, table, known, fingerprint)
     if classes is not None: data = data.select(classes)
-    return data.split(seed=seed)[split] if split else data
+    return data.split(seed=seed, join_duplicates=join_duplicates)[split] if split else data
 
 # %% ../../nbs/data/13_images.ipynb #3ebd197e
 def class_counts(parts: dict[str, ImageData], # name -> data set

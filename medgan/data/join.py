@@ -6,21 +6,18 @@
 __all__ = ['JOINT_CLASSES', 'JoinedSource', 'read_joined']
 
 # %% ../../nbs/data/12_join.ipynb #4ceeb324
-import os
 import warnings
-import zlib
 from collections.abc import Sequence
-from pathlib import Path
+from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from .files import linked, open_zip
 from .prepare import checked_table, with_source
 from .registry import DataError, DataSpec, find_folder, given_options, reader_options
 from .sources import FileSource, Originals
-from .splits import one_name
+from .splits import united
 
 # %% ../../nbs/data/12_join.ipynb #0be952c1
 JOINT_CLASSES = dict(
@@ -37,7 +34,7 @@ JOINT_CLASSES = dict(
     inf=(), ben_oth=(), mal_oth=(), benign=())
 _JOINT = {name: joint for joint, names in JOINT_CLASSES.items() for name in (joint, *names)}
 
-# %% ../../nbs/data/12_join.ipynb #b0f1c2e4
+# %% ../../nbs/data/12_join.ipynb #3fbd9e3c
 def _joint_names(name, table):
     "The common name of each image's diagnosis, None where there is none; and the names that it had."
     own = table.dx.str.lower()
@@ -46,7 +43,7 @@ def _joint_names(name, table):
     if fine.isin(list(_JOINT)).mean() < .5: return own.map(_JOINT).fillna(fine.map(_JOINT)), own
     if (lacking := fine.isna()).any():
         warnings.warn(f"{name}: {lacking.sum():,} of {len(table):,} images have no diagnosis and are left out of the joined set, "
-                      f"such as {table.id[lacking].iloc[0]}", stacklevel=6)
+                      f"such as {table.id[lacking].iloc[0]}", stacklevel=5)
     return fine.map(_JOINT), fine
 
 def _with_joint_classes(name, table, classes):
@@ -57,7 +54,16 @@ def _with_joint_classes(name, table, classes):
         listed = ", ".join(f"{dx!r} ({n:,} images)" for dx, n in strangers.value_counts().items())
         raise DataError(f"{name}: {listed} cannot be joined: there is no common class for it. The common classes are "
                         f"{', '.join(JOINT_CLASSES)}; choose some of them (classes=) and other images are left out")
+    if joint.isna().all(): raise DataError(f"{name}: no image has one of the common classes ({', '.join(JOINT_CLASSES)})")
     return table.assign(dx=joint)[joint.notna()]
+
+# %% ../../nbs/data/12_join.ipynb #2813abad
+def _of_all(found):
+    "What the sources of several sets found out, as one; NaN where a source says nothing of shares, and what only some say is left out."
+    if any(one.shares is not None for one in found):
+        found = [replace(one, shares=np.full(len(one.sizes), np.nan)) if one.shares is None else one for one in found]
+    columns = {field.name: [getattr(one, field.name) for one in found] for field in fields(Originals)}
+    return Originals(**{name: None if any(v is None for v in values) else np.concatenate(values) for name, values in columns.items()})
 
 # %% ../../nbs/data/12_join.ipynb #b62a2439
 class JoinedSource(FileSource):
@@ -84,13 +90,11 @@ class JoinedSource(FileSource):
 
     def decode(self, name, table, size, images, masks):
         "Set by set."
-        sizes, shares = np.zeros((len(table), 2), np.int32), np.full(len(table), np.nan)
+        found = []
         for of, rows in self.blocks(table).items():
             own = table[rows].reset_index(drop=True), size, images[rows], None if masks is None else masks[rows]
-            found = self.sources[of].decode(of, *own)
-            sizes[rows] = found.sizes
-            if found.shares is not None: shares[rows] = found.shares
-        return Originals(sizes, None if np.isnan(shares).all() else shares)
+            found.append(self.sources[of].decode(of, *own))
+        return _of_all(found)
 
     def judged(self, table, shares):
         "The table with the classes that each source tells."
@@ -119,37 +123,6 @@ def _archive_pairs(table):
     pairs = pd.concat([pd.DataFrame(dict(group=table.group, key=column)) for column in columns])
     return pairs.dropna().drop_duplicates()
 
-# %% ../../nbs/data/12_join.ipynb #ad8c6d7a
-def _file_sizes(locators):
-    "Locator -> file, bytes and CRC-32; the last is -1 where the file itself would have to be read."
-    paths = {locator: locator.partition("::")[0] for locator in locators}
-    zips = {path for path in paths.values() if path.lower().endswith(".zip")}
-    sizes = {path: (path, os.stat(path).st_size, -1) for path in set(paths.values()) - zips}
-    found = {locator: sizes[path] for locator, path in paths.items() if path in sizes}
-    for path in zips:
-        with open_zip(path) as archive:
-            found |= {(at := f"{path}::{item.filename}"): (at, item.file_size, item.CRC) for item in archive.infolist()}
-    return found
-
-def _file_pairs(table):
-    "(group, size and CRC-32) of the images whose files have the size of one in another set."
-    found = _file_sizes(table.image)
-    files = pd.DataFrame([found[locator] for locator in table.image], columns=["file", "bytes", "crc"])
-    files = files.assign(group=table.group.to_numpy(), set=table["set"].to_numpy())
-    files = files[files.groupby("bytes")["set"].transform("nunique") > 1].drop_duplicates(["group", "file"])
-    crc = [zlib.crc32(Path(file).read_bytes()) if known < 0 else known for file, known in zip(files.file, files.crc)]
-    return pd.DataFrame(dict(group=files.group, key=[f"{n} bytes, {c:08x}" for n, c in zip(files.bytes, crc)]))
-
-# %% ../../nbs/data/12_join.ipynb #970fb768
-def _united(table, pairs): # pairs: groups, and keys that several of them may have
-    "The table with one name for groups that share a key, directly or through others."
-    pairs = pairs[pairs.groupby("key").group.transform("nunique") > 1].reset_index(drop=True)
-    if pairs.empty: return table
-    whole = linked(pairs.group, pairs.key)
-    names = pairs.group.groupby(whole).unique().map(one_name)
-    new = dict(zip(pairs.group, whole.map(names)))
-    return table.assign(group=[new.get(group, group) for group in table.group])
-
 # %% ../../nbs/data/12_join.ipynb #9d64e85e
 def _read_parts(spec, data_dir, options):
     "Table, source and classes of each set, by name; full names of groups, the set's name before the image's."
@@ -167,7 +140,7 @@ def _read_parts(spec, data_dir, options):
         tables[part.name], sources[part.name] = table.drop(columns="label"), source
     return tables, sources, classes
 
-# %% ../../nbs/data/12_join.ipynb #924482f2
+# %% ../../nbs/data/12_join.ipynb #5547a659
 def read_joined(spec: DataSpec,     # of a joined set
                 data_dir: str,      # data root that holds a folder for each set; "" = $MEDGAN_DATA, else ~/.cache/medgan
                 options: dict[str, Any], # for the readers
@@ -176,13 +149,14 @@ def read_joined(spec: DataSpec,     # of a joined set
     "Several sets as one."
     tables, sources, known = _read_parts(spec, data_dir, options)
     _check_alike_sources(spec.name, sources)
-    if len(set(known.values())) > 1: tables = {name: _with_joint_classes(name, table, classes) for name, table in tables.items()}
+    if len(set(known.values())) > 1 or not set(classes or ()) <= set(next(iter(known.values()))):
+        for name, table in tables.items(): tables[name] = _with_joint_classes(name, table, classes)
     with_masks = [name for name, table in tables.items() if (table["mask"] != "").all()]
     if 0 < len(with_masks) < len(tables):
         warnings.warn(f"{spec.name}: there are masks in {', '.join(with_masks)} alone; the joined set has none", stacklevel=3)
         tables = {name: table.assign(mask="") for name, table in tables.items()}
     table = pd.concat(tables.values(), ignore_index=True)
-    whole = _united(table, pd.concat([_archive_pairs(table), _file_pairs(table)]))
+    whole = table.assign(group=united(table.group, _archive_pairs(table)))
     if (is_new := whole.group != table.group).any():
         warnings.warn(f"{spec.name}: {table.group[is_new].nunique():,} groups show the same lesions or patients as others; "
                       f"they are {whole.group[is_new].nunique():,}", stacklevel=3)

@@ -24,7 +24,7 @@ from filelock import FileLock, Timeout
 from ..core.checks import user_path
 from .files import need_columns
 from .registry import DataError, DataSpec, data_spec
-from .sources import DrawnSource, FileSource, Originals, PhotoSource, Source
+from .sources import DrawnSource, FileSource, Originals, PhotoSource, Source, look_alikes
 
 # %% ../../nbs/data/08_prepare.ipynb #3c1a0002
 def with_source(spec: DataSpec,  # the set
@@ -146,17 +146,30 @@ def _is_whole(folder):
     except (OSError, ValueError, KeyError): return False
 
 # %% ../../nbs/data/08_prepare.ipynb #314b36b5
+_FOUND = "shares", "digests", "alike", "kinds"      # of `Originals`, where a source finds it
+
+def _warn_alike(name, table, alike):
+    "Tell photographs that look alike and count as two lesions or patients."
+    is_of_several = table.group.groupby(alike).transform("nunique") > 1
+    if not is_of_several.any(): return
+    pair = table.id[alike == alike[is_of_several.to_numpy().argmax()]]
+    warnings.warn(f"{name}: {is_of_several.sum():,} images look like others of other groups (column looks_like), such as "
+                  f"{' and '.join(pair[:2])}; a split with join_duplicates=True takes them for one group", stacklevel=7)
+
 def _prepare(name, table, source, size, folder):
     "Decode all images of `table` into `folder`, through a temporary one, so that a half-made cache is never seen."
     unfinished = folder.with_name(folder.name + ".part")
     try:
         unfinished.mkdir()
         images, masks, found = source.make(name, table, size, _in_files(unfinished))
+        if found.looks is not None:
+            found.alike = look_alikes(found.looks)
+            _warn_alike(name, table, found.alike)
         side = int(source.shown(found.sizes)[1][:, 1].min())
         fingerprint = fingerprint_of(images, masks, source.judged(table, found.shares))
         np.save(unfinished/"sizes.npy", found.sizes)
-        if found.shares is not None: np.save(unfinished/"shares.npy", found.shares)
-        if found.kinds is not None: np.save(unfinished/"kinds.npy", found.kinds)
+        for field in _FOUND:
+            if (values := getattr(found, field)) is not None: np.save(unfinished/f"{field}.npy", values)
         for array in (images, masks):
             if array is not None: array.flush()
         meta = dict(fingerprint=fingerprint, smallest_side=side, made_as=source.version, files=_checksums(unfinished))
@@ -208,7 +221,7 @@ class Pictures:
 def _prepared(folder, table, source):
     "The pictures of a prepared set; images and masks stay in their files."
     if_there = lambda name, mode=None: np.load(folder/name, mmap_mode=mode) if (folder/name).exists() else None
-    originals = Originals(np.load(folder/"sizes.npy"), if_there("shares.npy"), if_there("kinds.npy"))
+    originals = Originals(np.load(folder/"sizes.npy"), **{field: if_there(f"{field}.npy") for field in _FOUND})
     meta = json.loads((folder/"meta.json").read_text())
     return Pictures(np.load(folder/"images.npy", mmap_mode="r"), if_there("masks.npy", "r"), source.judged(table, originals.shares),
                     originals, meta["smallest_side"], meta["fingerprint"])

@@ -145,7 +145,7 @@ def _root(name, data_dir):
     given = data_dir or os.environ.get("MEDGAN_DATA") or "~/.cache/medgan"
     check_path(given)
     try:
-        root = user_path(given)
+        root = user_path(given, "data_dir")
         root.is_dir()
     except (OSError, ParameterError) as error:                   # too long a name, the home of a user who is not there
         raise DataError(f"{name}: data_dir={str(data_dir)[:60]!r}: no folder of this name can be ({error.__class__.__name__}); "

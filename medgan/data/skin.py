@@ -17,6 +17,7 @@ import pandas as pd
 from ..core.checks import check_number
 from medgan.data.files import (
     IMAGE_ENDINGS,
+    PART_NAMES,
     as_numbers,
     files_below,
     image_files,
@@ -55,8 +56,6 @@ def read_ham10000(folder: Path, # holds metadata and images
     return table.assign(group=linked(table.lesion_id), image=table.id.map(found), mask=table.id.map(masks) if masks else "")
 
 # %% ../../nbs/data/06_skin.ipynb #2156d0ed
-_PART_NAMES = {"train", "training", "val", "valid", "validation", "test", "testing"}
-
 _ARCHIVES = (".zip", ".7z", ".rar", ".tar", ".tgz", ".gz")
 
 def _tell_of_others(folder, places):
@@ -70,7 +69,7 @@ def _check_class_folders(folder, places, rows):
     "`DataError` for a folder that holds no classes, parts instead of classes, or a class without an image."
     endings = ", ".join(IMAGE_ENDINGS)
     if not rows: raise DataError(f"folder: no images ({endings}) in the subfolders of {folder}")
-    if {p.name.lower() for p in places} <= _PART_NAMES:
+    if {p.name.lower() for p in places} <= PART_NAMES:
         raise DataError(f"folder: {folder} holds {', '.join(p.name for p in places)}, which are parts and no classes: data_dir= names "
                         "one of them, or put the classes' folders together")
     if empty := [p.name for p in places if p.name not in {row["dx"] for row in rows}]:

@@ -42,8 +42,11 @@ def two_classes(): return as_image_data(pictures(), labels=["nv", "mel"]*4, clas
 def test_user_path(home):
     "Catches a `~` inside a name that is taken for the home, and a user who does not exist as a raw error."
     assert user_path("~") == home and user_path(Path("~/a")) == home/"a" and user_path("a/~") == Path("a/~")
-    with pytest.raises(ParameterError, match="there is no such user's home"): user_path("~nobody_of_this_name/a")
-    with pytest.raises(ParameterError, match="null character"): check_out_dir("a\0b")
+    with pytest.raises(ParameterError, match="^path='~nobody_of_this_name/a': there is no such user's home"):
+        user_path("~nobody_of_this_name/a")
+    for out_dir, what in (("a\0b", "has a null character"), ("~nobody_of_this_name/a", "no such user"), ("x"*300, "cannot be written")):
+        with pytest.raises(ParameterError, match=f"^out_dir=.*{what}"): check_out_dir(out_dir)
+    with pytest.raises(ParameterError, match="^data_dir=.*no such user"): load_data("ham10000", "~nobody_of_this_name/a")
 
 def test_one_function_says_it():
     "Catches a second way: `Path(x).expanduser()` where `user_path` says what is meant, and refuses what no path is."

@@ -123,7 +123,7 @@ def boxes_csv(folder, rows, header="id,x0,y0,x1,y1"):
 
 def frozen_key(table, size):
     "The key of a cache of skin images since the originals' sizes are kept: whoever changes it has all sets prepared anew."
-    digest = hashlib.sha256(f"{size} centre square, bicubic, draft; masks box >= 128; 4".encode())
+    digest = hashlib.sha256(f"{size} centre square, bicubic, draft; masks box >= 128; 5".encode())
     digest.update(table[["id", "dx", "group", "image", "mask"]].to_csv(index=False).encode())
     for path in sorted({locator.partition("::")[0] for locator in (*table.image, *table["mask"]) if locator}):
         digest.update(f"{path} {os.stat(path).st_size} {os.stat(path).st_mtime_ns}".encode())

@@ -21,12 +21,14 @@ def test_three_kinds(tmp_path):
     assert folder_images(by_class, "x") == {"a/2.png": "a", "b/1.png": "b"}
     listed = build(tmp_path/"listed", "b/1.png", "a/2.png", *hidden, table="file,dx\nb/1.png,B/b\na/2.png, None \n")
     assert folder_images(listed, "x") == {"a/2.png": " None ", "b/1.png": "B/b"}
+    assert folder_images(build(tmp_path/"parts", "test/1.png", table="file,dx\ntest/1.png,test\n"), "x") == {"test/1.png": "test"}
     assert folder_images(build(tmp_path/"flat_listed", "1.png", table="file,dx\n1.png,nv\n"), "x") == {"1.png": "nv"}
 
 @pytest.mark.parametrize("files, message", [
     (["a/1.png", "2.png"], "a is no image file"), (["a/1.png", "notes.txt"], "a is no image file"),
     (["a/1.png", "a/deep/2.png"], "deep is no image file"), (["a/1.png", "b/notes.txt"], "notes.txt is no image file"),
     (["a/1.png", "b/.hidden"], "no images in .*b"), ([".hidden"], "no images in"),
+    (["Train/1.png", "test/1.png"], "holds Train, test, which are parts and no classes"), (["test/a/1.png"], "holds test, which are parts"),
     (["a/\udcff.png"], "a path must not hold '::'"), (["a/x::y.png"], "a path must not hold '::'")], ids=lambda x: ascii(x)[:24])
 def test_what_does_not_belong(tmp_path, files, message):
     "Catches a class that is empty, and images beside or below the classes' folders that are left out without a word."

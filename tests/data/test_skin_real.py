@@ -23,11 +23,13 @@ def opened_in(real_data):
     return time.process_time() - started
 
 def test_real_ham10000(real_data, cache):
-    "Catches lost or doubled images, labels that are not the paper's, a leak of lesions, and a reader that is too slow to train with."
+    """Catches lost or doubled images, labels that are not the paper's, a leak of lesions, duplicates that are missed or invented, and a
+    reader that is too slow to train with."""
     first = opened_in(real_data)
     second = min(opened_in(real_data) for _ in range(3))
     data = load_data("ham10000", str(real_data), size=64)
     assert len(data) == 10015 and data.table.group.nunique() == 7470 and data.table.dx.value_counts().to_dict() == TABLE_II
+    assert data.table.id[data.table.looks_like != ""].tolist() == ["ISIC_0025226", "ISIC_0030074"]     # one photograph, two lesions
     parts = data.split()
     groups = {name: set(part.table.group) for name, part in parts.items()}
     assert sum(map(len, groups.values())) == 7470 and sum(map(len, parts.values())) == 10015
