@@ -60,7 +60,7 @@ def _with_joint_classes(name, table, classes):
     if joint.isna().all(): raise DataError(f"{name}: no image has one of the common classes ({', '.join(JOINT_CLASSES)})")
     return table.assign(dx=joint)[joint.notna()]
 
-# %% ../../nbs/data/12_join.ipynb #b62a2439
+# %% ../../nbs/data/12_join.ipynb #48a76a5f
 class JoinedSource(FileSource):
     "The sources of several sets; the column `set` says which decodes a row."
     def __init__(self,
@@ -98,7 +98,7 @@ class JoinedSource(FileSource):
         if shares is None: return table
         judged = [self.sources[of].judged(table[rows], None if np.isnan(shares[rows]).any() else shares[rows])
                   for of, rows in self.blocks(table).items()]
-        return pd.concat(judged, ignore_index=True)
+        return pd.concat(judged, ignore_index=True).infer_objects()      # bool again where one set had none yet
 
 # %% ../../nbs/data/12_join.ipynb #384e472d
 _PROBE = np.array([[640, 480], [300, 500]])             # widths and heights of two originals
