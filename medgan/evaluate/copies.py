@@ -202,7 +202,7 @@ def _with_slopes(x):
     p, per_unit = F.pad(x, (1, 1, 1, 1), mode="replicate"), x.shape[-1]/4
     return torch.cat([x, (p[..., 1:-1, 2:] - p[..., 1:-1, :-2])*per_unit, (p[..., 2:, 1:-1] - p[..., :-2, 1:-1])*per_unit], 1)
 
-def _registered(x, y, θ, steps=8):
+def _registered(x, y, θ, steps=6):
     "Move y (B,1,S,S) onto x (B,1,S,S) from θ (B,4) on; gives the better θ."
     side = x.shape[-1]
     (u, v), y, x = _points(side), _with_slopes(y), x.flatten(1)
@@ -268,10 +268,10 @@ def nearest_aligned(generated,       # N images, as in `as_image_data`
     x, y = (_levels(data.images[data.rows]) for data in (generated, train))
     u, v = _points(12)
     inside = u**2 + v**2 <= .75**2         # of the training image: nearly all copies show its middle
-    xy, k = _moved(_views(), u[inside], v[inside]), min(40, len(train))
+    xy, k = _moved(_views(), u[inside], v[inside]), min(30, len(train))
     middle = torch.stack([u[inside], v[inside]], 1)[None].expand(len(train), -1, -1)
     coarse = _unit(_sampled(y.coarse, middle)[:, 0]).T.contiguous()
-    blocks = [_aligned_block(rows, x, y, coarse, xy, k, min(10, k)) for rows in torch.arange(len(generated)).split(block)]
+    blocks = [_aligned_block(rows, x, y, coarse, xy, k, min(8, k)) for rows in torch.arange(len(generated)).split(block)]
     return _best_pairs(*(torch.cat(part) for part in zip(*blocks)), torch.from_numpy(pd.factorize(train.table.group)[0]))
 
 # %% ../../nbs/evaluate/06_copies.ipynb #e80057d4
