@@ -142,7 +142,8 @@ def _grey(images):
     "Grey values (N,1,S,S) in [0,1] of uint8 (N,H,W,C); a slice that is not square is continued at its edges."
     x = torch.from_numpy(np.ascontiguousarray(images)).float().mean(-1)[:, None]/255
     h, w = x.shape[-2:]
-    return F.pad(x, (0, max(0, h - w), 0, max(0, w - h)), mode="replicate")
+    wide, high = max(0, h - w), max(0, w - h)
+    return F.pad(x, (wide//2, wide - wide//2, high//2, high - high//2), mode="replicate")
 
 def _detail(x, width=2., floor=.02): # floor: 5 of 255 levels, so that noise of a plain area stays small
     "Brightness less the mean of its surroundings, over their deviation."
