@@ -180,7 +180,7 @@ def _published_isic18(folder, mask, label):
         table = _labelled(name, table.drop(columns=["dx", "group"]).merge(listed, on="id", how="left"), label or "dx")
     return table if not mask else table.assign(mask=table.id.map(_published_masks(folder, list(table.id), mask)))
 
-# %% ../../nbs/data/11_dermoscopy.ipynb #5ab0fdd3
+# %% ../../nbs/data/11_dermoscopy.ipynb #33564c3b
 @register("isic18_task2", marker="ISIC2018_Task1-2_*Input* or labels.csv", family="isic",
           where="https://challenge.isic-archive.com/data/#2018 (ISIC2018_Task1-2_Training_Input, ISIC2018_Task1_Training_GroundTruth, "
                 "ISIC2018_Task2_Training_GroundTruth_v3, unpacked or as zip)")
@@ -198,7 +198,7 @@ def read_isic18_task2(folder: Path,         # as published; or images, labels.cs
         return table.assign(group=table.group.fillna(table.id), source="isic18_task2"), PhotoSource()
     table = _part("isic18_task2", folder, label)
     if not mask: return table, PhotoSource()
-    masks = image_files(folder, "masks*")
+    masks = image_files(folder, "masks")
     need_images("isic18_task2 (masks)", list(table.id), masks, folder, data_spec("isic18_task2").where)
     return table.assign(mask=table.id.map(masks)), BitMaskSource(ISIC18_MASKS.index(mask))
 

@@ -101,7 +101,7 @@ class JoinedSource(FileSource):
         if shares is None: return table
         judged = [self.sources[of].judged(table[rows], None if np.isnan(shares[rows]).any() else shares[rows])
                   for of, rows in self.blocks(table).items()]
-        return pd.concat(judged, ignore_index=True)
+        return pd.concat(judged, ignore_index=True).infer_objects()      # bool again where one set had none yet
 
 # %% ../../nbs/data/12_join.ipynb #384e472d
 _PROBE = np.array([[640, 480], [300, 500]])             # widths and heights of two originals

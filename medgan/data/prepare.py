@@ -148,9 +148,9 @@ def _is_whole(folder):
 # %% ../../nbs/data/08_prepare.ipynb #314b36b5
 _FOUND = "shares", "digests", "alike", "kinds"      # of `Originals`, where a source finds it
 
-def _warn_alike(name, table, alike):
-    "Tell photographs that look alike and count as two lesions or patients."
-    is_of_several = table.group.groupby(alike).transform("nunique") > 1
+def _warn_alike(name, table, alike, digests):
+    "Tell photographs that look alike and count as two lesions or patients; the very same file is told elsewhere."
+    is_of_several = (table.group.groupby(alike).transform("nunique") > 1) & (pd.Series(digests).groupby(alike).transform("nunique") > 1)
     if not is_of_several.any(): return
     pair = table.id[alike == alike[is_of_several.to_numpy().argmax()]]
     warnings.warn(f"{name}: {is_of_several.sum():,} images look like others of other groups (column looks_like), such as "
@@ -164,7 +164,7 @@ def _prepare(name, table, source, size, folder):
         images, masks, found = source.make(name, table, size, _in_files(unfinished))
         if found.looks is not None:
             found.alike = look_alikes(found.looks)
-            _warn_alike(name, table, found.alike)
+            _warn_alike(name, table, found.alike, found.digests)
         side = int(source.shown(found.sizes)[1][:, 1].min())
         fingerprint = fingerprint_of(images, masks, source.judged(table, found.shares))
         np.save(unfinished/"sizes.npy", found.sizes)

@@ -250,7 +250,11 @@ class RunFolder:
         "The statistics are written whole, so that a kill in between loses no row."
         if not self.writes: return
         for unfinished in self.path.rglob("*.part"): unfinished.unlink()
+        self._drop_old()                    # a kill may have come before it
         with self._writing("stats.jsonl"): write_whole(self.stats, "".join(json.dumps(row) + "\n" for row in rows).encode())
+
+    def _drop_old(self):
+        for old in checkpoints(self.path)[:-self.keep]: old.unlink()
 
     def log(self, row: dict):
         "Add a row of statistics."
@@ -267,7 +271,7 @@ class RunFolder:
         path = self.path/f"checkpoint-{step:08d}.safetensors"
         if self.writes:
             with self._writing(path.name): save_checkpoint(path, state, self.config)
-            for old in checkpoints(self.path)[:-self.keep]: old.unlink()
+            self._drop_old()
         self.newest = path
 
     def show(self, step: int, images: Tensor):

@@ -6,14 +6,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from scipy import stats
 
 from medgan.analysis.privacy import (
-    COPY_KINDS,
     SPACES,
     authenticity,
     closest_pairs,
-    copies_of,
-    copy_test,
     duplicate_table,
     image_vectors,
     membership_attack,
@@ -24,12 +22,13 @@ from medgan.analysis.privacy import (
 from medgan.data.images import as_image_data, load_data
 from medgan.data.registry import DataError
 from medgan.data.splits import group_codes
+from medgan.evaluate.copies import DISGUISES, copies_of, copy_test
 from medgan.evaluate.features import load_extractor
 
 @pytest.fixture(scope="module")
 def phantoms():
     "Training, held-out and other images; the others stand for a perfect generator."
-    return load_data("phantom", size=64, n=3200).split(dict(train=.35, held_out=.4, others=.25), seed=1)     # by seed 0: 9 of 792, 1.1 %
+    return load_data("phantom", size=64, n=1400).split(dict(train=.35, held_out=.4, others=.25))
 
 @pytest.fixture(scope="module")
 def small():
@@ -38,37 +37,28 @@ def small():
 
 def pixels_of(data): return data.images[data.rows].copy()
 
-def with_copies(others, train, kinds, seed=0):
-    "The others, 1 % of them replaced by copies of training images, the kinds in turn; and the rows of either."
-    rng, images = np.random.default_rng(seed), pixels_of(others)
-    n = len(images)//100
+def with_copies(others, train, seed=0):
+    "The others, a copy of each kind of disguise among them, at its third strength; and the rows of either."
+    rng, images, n = np.random.default_rng(seed), pixels_of(others), len(DISGUISES)
     rows, victims = rng.permutation(len(images))[:n], rng.permutation(len(train))[:n]
-    for i, (row, victim) in enumerate(zip(rows, victims)):
-        images[row] = copies_of(train.images[train.rows[[victim]]], kinds[i % len(kinds)])[0]
+    for row, victim, (kind, (strengths, _)) in zip(rows, victims, DISGUISES.items()):
+        images[row] = copies_of(train.images[train.rows[[victim]]], kind, strengths[2], seed)[0]
     return images, rows, victims
-
-def found_and_false(report, rows, victims):
-    "Share of the copies that any space finds with their original, and share of the others that any space calls copies."
-    near = report.nearest.values()
-    found = np.any([n.is_copy[rows].to_numpy() & (n["real"][rows].to_numpy() == victims) for n in near], axis=0)
-    honest = np.setdiff1d(np.arange(len(report.generated)), rows)
-    return found.mean(), np.any([n.is_copy[honest] for n in near], axis=0).mean()
 
 # ---- copies
 
 def check_acceptance(train, held_out, others):
-    "1 % copies in disguise: at least 95 % of them found, with their originals; and under 1 % of the other images called copies."
-    images, rows, victims = with_copies(others, train, list(COPY_KINDS))
+    "A copy in each disguise: all but one found, with their originals; and no more innocent images called copies than the rate explains."
+    images, rows, victims = with_copies(others, train)
     report = privacy_report(images, train, held_out)
-    found, false = found_and_false(report, rows, victims)
-    assert found >= .95 and false < .01 and report.table.verdict[2] == "copies found"
-    assert (report.table.verdict[5:] == "members cannot be told").all()
-    chosen = pixels_of(train)[np.random.default_rng(1).permutation(len(train))[:40]]
-    copies = np.concatenate([copies_of(chosen, kind) for kind in COPY_KINDS])
-    for space in ("pixels", "hash"):
-        ratios = np.split(nearest_real(copies, train, space).ratio.to_numpy(), len(COPY_KINDS))
-        for kind, ratio in zip(COPY_KINDS, ratios):
-            assert copy_test(ratio, report.held_out[space].ratio, .0025)["share"] >= .95, (space, kind)
+    found = np.any([near.is_copy[rows].to_numpy() & (near["real"][rows].to_numpy() == victims) for near in report.nearest.values()], axis=0)
+    innocent = np.setdiff1d(np.arange(len(images)), rows)
+    k = np.any([near.is_copy[innocent] for near in report.nearest.values()], axis=0).sum()
+    assert found.sum() >= len(rows) - 1
+    assert stats.binomtest(int(k), len(innocent), .01).pvalue > .01 or k < .01*len(innocent)     # at most 1 %, as the bound has it
+    verdicts = report.table.set_index(["question", "space"]).verdict
+    assert verdicts["copies", "aligned"] == verdicts["copies", "any space"] == "copies found"
+    assert (verdicts["membership, AUC"] == "members cannot be told").all()
 
 def test_planted_copies_of_phantoms(phantoms):
     "Catches a space, a turn or a limit by which copies escape, and a report that cries wolf."
@@ -76,7 +66,38 @@ def test_planted_copies_of_phantoms(phantoms):
 
 def test_planted_copies_of_ham10000(real_data):
     "Catches limits that only suit phantoms: lesions look alike, and some stand there under two names."
-    check_acceptance(*load_data("ham10000", str(real_data), 64).split(seed=0).values())
+    train, held_out, others = load_data("ham10000", str(real_data), 64).split(seed=0).values()
+    check_acceptance(train.subset(range(1000)), held_out.subset(range(420)), others.subset(range(200)))
+
+def test_rate_over_many_splits():
+    "Catches a limit that is one rank too high: over 30 splits of phantoms the false alarms are what was asked for, on average."
+    data, k, n = load_data("phantom", size=32, n=1200), 0, 0
+    for seed in range(30):
+        train, held_out, others = data.split(dict(train=.3, held_out=.5, others=.2), seed=seed).values()
+        test = copy_test(*(nearest_real(part, train).ratio for part in (others, held_out)), .01)
+        k, n = k + test["k"], n + test["n"]
+    assert .004 < k/n < .016          # twenty-odd images of each split; the groups in them make the average uncertain by a fifth
+
+def test_one_exact_copy_is_a_finding(small):
+    "Catches a single training image among honest ones that is no sign of copies, because it changes no statistics."
+    images, train = pixels_of(small["others"]), small["train"]
+    images[9] = pixels_of(train)[31, ::-1]
+    report = privacy_report(images, train, small["held_out"], false_alarm=.05)
+    verdicts = report.table.set_index(["question", "space"]).verdict
+    assert verdicts["exact copies", "all pixels"] == f"1 of {len(images)} images is a training image, pixel by pixel"
+    assert verdicts["copies", "any space"] == "copies found, 1 of them exact"
+    assert report.exact[["generated", "real", "real_id"]].to_numpy().tolist() == [[9, 31, train.table.id[31]]]
+    shown = np.asarray(Image.open(io.BytesIO(closest_pairs(report, space="exact").data)).convert("RGB"))
+    assert shown.shape[1] > 2*32
+
+def test_exact_copy_with_few_held_out(small):
+    "Catches an exact copy that needs a yardstick: where the held-out set is too small for the rest, it is found all the same."
+    images, train = pixels_of(small["others"]), small["train"]
+    images[2] = pixels_of(train)[5]
+    report = privacy_report(images, train, small["held_out"].subset(range(40)))
+    verdicts = report.table.set_index(["question", "space"]).verdict
+    assert verdicts["copies", "aligned"] == "cannot tell: held_out needs 399 images in each space"
+    assert verdicts["copies", "any space"] == "copies found, 1 of them exact"
 
 def test_extractor_trained_on_members(real_data):
     "Catches a skin extractor that knows the images it was trained on: members would seem to be told although nobody saw them."
@@ -89,7 +110,7 @@ def test_features_row(small):
     images, train = pixels_of(small["others"])[:40], small["train"]
     images[:20] = pixels_of(train)[:20]
     report = privacy_report(images, train, small["held_out"].subset(range(80)), load_extractor("skin"), false_alarm=.05)
-    assert list(report.nearest) == list(SPACES) and len(report.table) == 10
+    assert list(report.nearest) == list(SPACES) and len(report.table) == 9
     assert report.nearest["features"].is_copy[:20].all()
 
 def test_repeated_training_images(small):
@@ -108,7 +129,7 @@ def test_grey_images():
     x = torch.nn.functional.interpolate(coarse, (32, 32), mode="bicubic").clamp(0, 1)
     generated = torch.cat([x[300:], x[:5].flip(3)])
     report = privacy_report(generated, x[:150], x[150:300], false_alarm=.05)
-    assert report.nearest["pixels"].is_copy[-5:].all() and report.nearest["hash"].is_copy[-5:].all()
+    assert report.nearest["pixels"].is_copy[-5:].all() and report.nearest["aligned"].is_copy[-5:].all()
     shown = np.asarray(Image.open(io.BytesIO(closest_pairs(report, 4).data)).convert("RGB"))
     assert (shown == shown[..., :1]).all()
 
@@ -135,7 +156,7 @@ def test_same_answer_twice(small):
     before = [pixels_of(data) for data in sets]
     a, b = (privacy_report(*sets, false_alarm=.05) for _ in range(2))
     assert a.table.equals(b.table) and all((x == pixels_of(data)).all() for x, data in zip(before, sets))
-    assert "no sign of copies" in repr(a) and "<table" in a._repr_html_()
+    assert "no exact copy" in repr(a) and "<table" in a._repr_html_()
 
 def test_closest_pairs_are_pairs(small):
     "Catches an index into another set than the one that is shown."
@@ -144,14 +165,14 @@ def test_closest_pairs_are_pairs(small):
     near = privacy_report(images, train, small["held_out"], false_alarm=.05).nearest
     for space in near: assert near[space].ratio.idxmin() == 3 and near[space]["real"][3] == 11
 
-@pytest.mark.parametrize("space", ["pixels", "hash"])
+@pytest.mark.parametrize("space", ["pixels", "aligned"])
 def test_every_turn(small, space):
     "Catches a turn that is missing among the eight, or stands there twice."
     train = small["train"]
     for turn in range(8):
         image = np.rot90(pixels_of(train)[9:10, :, ::-1 if turn > 3 else 1], turn % 4, (1, 2))
         near = nearest_real(np.ascontiguousarray(image), train, space)
-        assert near["real"][0] == 9 and near.distance[0] < 1e-3
+        assert near["real"][0] == 9 and near.distance[0] < .01
 
 def test_more_neighbours_than_images(small):
     "Catches topk beyond the end."
@@ -184,8 +205,8 @@ def test_attack_on_copies(small):
     report = privacy_report(pixels_of(train), train, small["held_out"], false_alarm=.05)
     rows = report.table[report.table.question == "membership, AUC"]
     assert (rows.value > .99).all() and (rows.verdict == "members can be told").all()
-    assert (report.table.verdict[:3] == "copies found").all()
-    assert report.table.verdict[3] == "nearer to the training set than held-out images"
+    assert (report.table.verdict[1:3] == "copies found").all() and len(report.exact) >= len(train)
+    assert report.table.verdict[4] == "nearer to the training set than held-out images"
 
 def test_extractor_that_knows_one_side(small):
     "Catches a space of features that tells members because it was trained on them itself, without a word."
@@ -215,8 +236,8 @@ def test_duplicates_found(small):
 def test_too_few_held_out(small):
     "Catches a verdict without grounds: 100 held-out images cannot show a rate of 1 in 200."
     report = privacy_report(small["others"], small["train"], small["held_out"].subset(range(100)))
-    assert (report.table.verdict[:3] == "cannot tell: held_out needs 399 images").all()
-    assert report.table.value[:3].isna().all() and not report.nearest["pixels"].is_copy.any()
+    assert (report.table.verdict[1:4] == "cannot tell: held_out needs 399 images in each space").all()
+    assert report.table.value[1:4].isna().all() and not report.nearest["pixels"].is_copy.any()
 
 def test_refused_sets(small):
     "Catches sets that cannot be compared, and yardsticks that are part of what they measure."
@@ -252,4 +273,4 @@ def test_refused_spaces(small):
     with pytest.raises(ValueError, match="space='pixel': must be one of"):
         nearest_real(small["others"], small["train"], "pixel")
     with pytest.raises(ValueError, match="needs an extractor"): image_vectors(small["train"], "features")
-    with pytest.raises(ValueError, match="kind='blurred'"): copies_of(pixels_of(small["train"]), "blurred")
+    with pytest.raises(ValueError, match="kind='blurred'"): copies_of(pixels_of(small["train"]), "blurred", 1)

@@ -1,5 +1,6 @@
 "The ISIC challenges and parts of them in the layouts of their publishers: labels, groups, one mask of several."
 import io
+import shutil
 import warnings
 
 import numpy as np
@@ -166,6 +167,9 @@ def test_isic18_missing_masks(tmp_path, cache):
     with refused(cache, "isic18_task2 (masks _segmentation): 4 of 4 images are missing", "none was found"): loaded(folder)
     (other := coded(tmp_path/"coded")/"masks"/"ISIC_0000002.png").unlink()
     with refused(cache, "isic18_task2 (masks): 1 of 4", "ISIC_0000002"): loaded(other.parent.parent)
+    shutil.make_archive(str(other.parent), "zip", other.parent)
+    shutil.rmtree(other.parent)
+    with refused(cache, "isic18_task2 (masks): 4 of 4", "none was found"): loaded(other.parent.parent)         # not out of archives
     (folder/"ISIC2018_Task1-2_Training_Input.zip").unlink()
     (folder/"ISIC2018_Task1-2_Training_Input").mkdir()
     with refused(cache, "no images in", folder): loaded(folder)

@@ -171,6 +171,7 @@ def test_brains(tmp_path, cache):
     assert both.images.shape[-1] == 1 and np.array_equal(both.images, np.concatenate([data.images for data in alone]))
     assert both.table.dx.tolist() == [dx for data in alone for dx in data.table.dx]
     assert both.labels.tolist() == [label for data in alone for label in data.labels]
+    assert both.table.is_pathological.dtype == bool and (~both.table.is_pathological == (both.table.dx == "healthy")).all()
     assert np.array_equal(both.masks, np.concatenate([data.masks for data in alone]))
     framed = joined_sets(tmp_path, "nifti", "slices", size=26, frame=(30, 20))
     assert framed.shape == (26, 17)

@@ -43,14 +43,13 @@ def rows(out_dir):
     return [{k: v for k, v in json.loads(line).items() if k != "images_per_s"} for line in lines]
 
 def assert_same_run(out_dir, other):
-    "Weights, optimisers, configuration, statistics, samples and the list of files (an old checkpoint may have stayed)."
+    "Weights, optimisers, configuration, statistics, samples and the list of files."
     ours, theirs = checkpoints(out_dir), checkpoints(other)
-    kept = [p.name for p in ours[:-len(theirs)]]
-    assert [p.name for p in ours[-len(theirs):]] == [p.name for p in theirs] and len(kept) <= 1
-    for a, b in zip(ours[-len(theirs):], theirs): assert same_state(load_checkpoint(a), load_checkpoint(b)), a.name
+    assert [p.name for p in ours] == [p.name for p in theirs]
+    for a, b in zip(ours, theirs): assert same_state(load_checkpoint(a), load_checkpoint(b)), a.name
     assert rows(out_dir) == rows(other)
     a, b = contents(out_dir), contents(other)
-    assert a.keys() - kept == b.keys()                                       # nothing unfinished is left
+    assert a.keys() == b.keys()                                              # nothing unfinished is left
     assert [n for n in a if n.endswith(".jpg") and a[n] != b[n]] == []
 
 # ---- a run with everything that a state can hold
