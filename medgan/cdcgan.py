@@ -45,13 +45,13 @@ class CDCGANConfig(TrainingConfig):
     momentum: Number = Field(.1, gt=0, le=1, description="batch norm in torch's sense; paper: 0.9, which is 0.1 here if meant as in Keras")
     batch_norm: bool = Field(True, description="in the discriminator; paper: yes")
     spectral: bool = Field(True, description="spectral norm in the discriminator; paper: yes, one power iteration")
-    gp: Number = Field(10., ge=0, le=10**6, description="weight of the gradient penalty, 0 = off; paper: 10")
+    gp: Number = Field(10., ge=0, le=10**6, description="weight of the gradient penalty, 0: off; paper: 10")
     beta1: Number = Field(.5, ge=0, le=.999, description="Adam's first decay; paper: not stated, DCGAN: 0.5")
 
 # %% ../nbs/01_cdcgan.ipynb #695608eb
 class CDCGANStudy(CDCGANConfig, Study):
     "What this notebook is told."
-    classes: str = Field("nv,bcc,mel,bkl", description="classes in label order; \"\" = all of the set; paper: these four")
+    classes: str = Field("nv,bcc,mel,bkl", description="classes in label order; \"\": all of the set; paper: these four")
     n_phantoms: Whole = Field(2000, ge=100, le=10**6, description="images, where data is \"phantom\"")
     n_generated: Whole = Field(100, ge=2, le=100_000, description="generated images a class in Table III; paper: 100")
     n_seeds: Whole = Field(3, ge=2, le=100, description="repetitions of the detectors and of the ablation")

@@ -73,9 +73,9 @@ def _there(path: str) -> str:
 
 class DermGANStudy(DermGANConfig, Study):
     "What this notebook is told."
-    classes: str = Field("", description="conditions in label order; \"\" = all of the set; paper: 8, and 26")
+    classes: str = Field("", description="conditions in label order; \"\": all of the set; paper: 8, and 26")
     boxes_csv: Annotated[str, AfterValidator(_there)] = Field("", description=
-        "regions of interest (id, x0, y0, x1, y1); \"\" = from the lesion masks",
+        "regions of interest (id, x0, y0, x1, y1); \"\": from the lesion masks",
         json_schema_extra=dict(allowed="the name of a file, or ''"))
     n_phantoms: Whole = Field(1500, ge=100, le=10**6, description="images, where data is \"phantom\"")
     n_crops: Whole = Field(1, ge=1, le=1000, description="crops of each training image; paper: 40,000 crops")
@@ -84,7 +84,7 @@ class DermGANStudy(DermGANConfig, Study):
     n_splits: Whole = Field(8, ge=2, le=1000, description="deals into halves behind the intervals of FID at infinity and KID")
     ablation_epochs: Number = Field(2., gt=0, le=10**6, description="passes in each run of Table 1")
     ablation_width: Whole = Field(8, ge=1, le=256, description="width of the networks in Table 1 and in the grid")
-    grid_epochs: Number = Field(.5, ge=0, le=10**6, description="passes in each of the grid's eight runs; 0 = no grid")
+    grid_epochs: Number = Field(.5, ge=0, le=10**6, description="passes in each of the grid's eight runs; 0: no grid")
     segmenter_epochs: Whole = Field(3, ge=1, le=10_000, description="at most, with early stopping")
     segmenter_width: Whole = Field(8, ge=1, le=256, description="channels of the segmenter's first level")
     n_seeds: Whole = Field(2, ge=2, le=100, description="repetitions of the classifiers; full run: 5")

@@ -55,9 +55,9 @@ class FactorizationBudget(TrainingConfig):
     s_width: Whole = Field(8, ge=1, le=128, description="channels of the first level of S; paper: not stated")
     beta1: Number = Field(.5, ge=0, le=.999, description="Adam's first decay; paper: not stated")
     warmup: Number = Field(4., ge=0, le=10**6, description=
-        "epochs of these in which the generators learn to hand back their input; 0 = none; paper: not stated")
+        "epochs of these in which the generators learn to hand back their input; 0: none; paper: not stated")
     pool: Whole = Field(50, ge=0, le=100_000, description=
-        "fakes kept for the discriminators (CycleGAN's buffer); 0 = none; paper: not stated")
+        "fakes kept for the discriminators (CycleGAN's buffer); 0: none; paper: not stated")
 
 # %% ../nbs/04_pathology_factorization.ipynb #c21296f2
 class FactorizationConfig(FactorizationBudget, TranslationConfig):
@@ -110,8 +110,8 @@ class FactorizationStudy(FactorizationBudget, Study):
     data: str = Field("tumour_phantom", description=
         "a data set's name (data/README.md); medgan draws tumour_phantom and stroke_phantom itself")
     size: Literal[52, 104, 208] = Field(52, description="height in px; the width is 10/13 of it; paper: 208 (x 160)")
-    other_data: str = Field("stroke_phantom", description="a second set, to which the trained models are put as they are; \"\" = none")
-    other_dir: str = Field("", description="where that one lies; \"\" = as data_dir")
+    other_data: str = Field("stroke_phantom", description="a second set, to which the trained models are put as they are; \"\": none")
+    other_dir: str = Field("", description="where that one lies; \"\": as data_dir")
     frame: Whole = Field(208, ge=52, le=1024, description=
         "height in px of the originals that is cut out or padded, its width 10/13 of it; paper: 208 (x 160)")
     middle: Number = Field(60., gt=0, le=10_000, description="slices in the middle of each volume, below 1 a share of them; paper: 60")

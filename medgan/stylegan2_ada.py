@@ -33,13 +33,13 @@ class StyleGAN2Study(Study):
                            "paper: about 660 (20,000 kimg)")
     batch_size: Whole = Field(8, ge=2, le=65536, description="images a step; full run: 16; paper: by NVIDIA's auto, 16 a GPU at 256 px")
     lr: Number = Field(1e-2, gt=0, le=1, description="Adam, both networks; full run and paper: 2.5e-3")
-    precision: Literal["no", "bf16"] = Field("no", description="'no' = float32, 'bf16' = mixed precision")
+    precision: Literal["no", "bf16"] = Field("no", description="'no': float32, 'bf16': mixed precision")
     widths: Literal[PRESETS] = Field("laptop", description="a preset of medgan.models.stylegan2: laptop, auto (the paper's), paper256")
-    base: Whole = Field(512, ge=0, le=65536, description="channels times px of a layer; 0 = the preset's")
-    most: Whole = Field(16, ge=0, le=1024, description="channels of a layer, at most; 0 = the preset's")
-    gamma: Number = Field(0., ge=0, le=10**6, description="weight of R1; 0 = the preset's: 0.0002 size^2/batch_size, paper256: 1; "
+    base: Whole = Field(512, ge=0, le=65536, description="channels times px of a layer; 0: the preset's")
+    most: Whole = Field(16, ge=0, le=1024, description="channels of a layer, at most; 0: the preset's")
+    gamma: Number = Field(0., ge=0, le=10**6, description="weight of R1; 0: the preset's: 0.0002 size^2/batch_size, paper256: 1; "
                           "paper: the formula")
-    pl_weight: Number = Field(2., ge=0, le=10**6, description="weight of path length; 0 = without; paper: 2")
+    pl_weight: Number = Field(2., ge=0, le=10**6, description="weight of path length; 0: without; paper: 2")
     mixing: Number = Field(.9, ge=0, le=1, description="probability of style mixing; paper: 0.9")
     mirror: bool = Field(True, description="training images also as mirror images; paper: not stated, the command of its metrics has it")
     target: Number = Field(.6, ge=-1, le=1, description="of the mean sign of D on real images; paper: 0.6")
@@ -48,11 +48,11 @@ class StyleGAN2Study(Study):
     n_phantoms: Whole = Field(1500, ge=100, le=10**6, description="images, where data is \"phantom\"")
     n_judged: Whole = Field(3, ge=1, le=1000, description="checkpoints of each row whose FID is measured, at even distances; full run: 8")
     patience: Whole = Field(0, ge=0, le=1000, description="judged checkpoints without a better one after which a row's training stops; "
-                            "0 = never")
+                            "0: never")
     tolerance: Number = Field(0., ge=0, le=10**6, description="a later checkpoint is taken where its FID is worse by less than this; "
                               "Bissoto et al. 2021: 0.3")
     n_images: Whole = Field(300, ge=100, le=10**6, description="generated images behind each number, at most; full run: 2000")
-    n_path: Whole = Field(200, ge=0, le=10**6, description="pairs of latents behind the path length; 0 = without; full run: 2000")
+    n_path: Whole = Field(200, ge=0, le=10**6, description="pairs of latents behind the path length; 0: without; full run: 2000")
     n_splits: Whole = Field(4, ge=1, le=1000, description="deals into halves behind the intervals; full run: 20")
 
     @model_validator(mode="after")

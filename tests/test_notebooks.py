@@ -6,6 +6,7 @@ import re
 import shutil
 from pathlib import Path
 
+import papermill
 import pytest
 import torch
 from nbdev.clean import nbdev_clean
@@ -179,6 +180,8 @@ def test_parameters(nb):
         assert "#" in lines[node.end_lineno - 1], f"{ast.unparse(node)}: what is it? (a comment)"
     names = {node.target.id: ast.unparse(node.annotation) for node in body}
     assert list(names)[:len(SHARED)] == list(SHARED), "the shared parameters come first, in their order"
+    known = papermill.inspect_notebook(str(nb))                # it stops at a '=' in the comment behind a value
+    assert not (lost := [name for name in names if name not in known]), f"papermill calls {', '.join(lost)} unknown"
     assert {n: names[n] for n in SHARED} == {n: kind.__name__ for n, kind in SHARED.items()}
 
 @pytest.mark.parametrize("nb", [p for p in NBS if p not in PAPERS and p.parent.name != "analysis"], ids=_id)

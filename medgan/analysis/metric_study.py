@@ -30,14 +30,14 @@ class MetricStudy(Config):
     "What this study is told."
     data: Annotated[str, AfterValidator(known_set)] = Field("phantom", description=
         "a data set's name (data/README.md); \"phantom\" is drawn by medgan itself, needs no file")
-    data_dir: str = Field("", description="where that data set lies; \"\" = $MEDGAN_DATA, else ~/.cache/medgan")
+    data_dir: str = Field("", description="where that data set lies; \"\": $MEDGAN_DATA, else ~/.cache/medgan")
     size: Whole = Field(32, ge=16, le=1024, description="image side in px")
     seed: Whole = Field(0, ge=0, le=2**31 - 1, description="of split and noise")
     n_phantoms: Whole = Field(2400, ge=1500, le=10**6, description="images, where data is \"phantom\"")
     n_levels: Whole = Field(2, ge=1, le=100, description="steps from untouched to fully spoilt")
     n_splits: Whole = Field(8, ge=2, le=1000, description="deals into halves behind each interval")
     results: str = Field("", pattern=RUN_NAME, json_schema_extra=dict(allowed="a name of letters, digits, '_', '-' and '.', or ''"),
-                         description="the run's name in the ledger, data/results/metrics; \"\" = keep it out")
+                         description="the run's name in the ledger, data/results/metrics; \"\": keep it out")
 
 # %% ../../nbs/analysis/01_metric_study.ipynb #9380ec7d
 def _blurred(pixels, level, rng):

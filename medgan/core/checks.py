@@ -66,6 +66,7 @@ def user_path(path: str | os.PathLike, # as a user writes it: `~` is their home,
               name: str = "path",      # of the parameter, for the message
              ) -> Path:                # absolute where `~` was
     "The path that is meant; `ParameterError` where there is no such user, or no file can have the name."
+    if not isinstance(path, (str, os.PathLike)): raise ParameterError(f"{name}={path!r}: must be the path of a file or a folder")
     text = os.fspath(path)
     if "\0" in text: raise ParameterError(f"{name}={text!r}: has a null character, which no file's name can have")
     try: return Path(text).expanduser()

@@ -294,6 +294,16 @@ def _batch_features(x, extractor):
     return extractor.net(x).float().cpu().numpy()
 
 # %% ../../nbs/evaluate/01_features.ipynb #98fe94e5
+def _kept_features(file, n):
+    "Features of n images out of a file; None where there is none. A warning tells of one that is damaged, which is written again."
+    if not file.exists(): return None
+    try: features = np.load(file, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error: why = f"{type(error).__name__}: {error}"
+    else:
+        if features.dtype == np.float32 and features.ndim == 2 and len(features) == n and np.isfinite(features).all(): return features
+        why = f"{features.dtype} {features.shape}, and there are {n} images"
+    warnings.warn(f"{file} is damaged ({' '.join(why.split()):.100}): the features are computed again", stacklevel=3)
+
 def image_features(data: ImageData,       # images
                    extractor: Extractor,  # from `load_extractor`
                    batch_size: int = 64,  # images at a time: on a CPU small batches, which stay in its cache, are far faster
@@ -303,7 +313,7 @@ def image_features(data: ImageData,       # images
     channels = data.images.shape[-1]
     if channels > extractor.channels: raise ExtractorError(f"{extractor.name} takes grey images, {data.name} has {channels} channels")
     file = cache_dir()/"features"/safe_name(f"{data.fingerprint}-{data.size}-{extractor.fingerprint}.npy")
-    if keep and file.exists(): return np.load(file)
+    if keep and (kept := _kept_features(file, len(data))) is not None: return kept
     bar = progress_bar(image_batches(data, batch_size, _device()), desc=f"{extractor.name} features of {data.name}",
                        total=-(-len(data)//batch_size), unit="batch", disable=len(data) < 5000)
     features = np.concatenate([_batch_features(x, extractor) for x in bar])

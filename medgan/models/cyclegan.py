@@ -90,8 +90,8 @@ class TranslationConfig(TrainingConfig):
     d_width: Whole = Field(8, ge=1, le=256, description="channels of the discriminators' first layer; Zhu et al.: 64")
     sigmoid: bool = Field(False, description="scores in (0,1); Zhu et al.: no, Xia et al.: yes")
     warmup: Number = Field(0., ge=0, le=10**6,
-                           description="epochs of these in which the generators learn to hand back their input; 0 = none")
-    pool: Whole = Field(50, ge=0, le=100_000, description="fakes kept for each discriminator; 0 = none; Zhu et al.: 50")
+                           description="epochs of these in which the generators learn to hand back their input; 0: none")
+    pool: Whole = Field(50, ge=0, le=100_000, description="fakes kept for each discriminator; 0: none; Zhu et al.: 50")
 
     @model_validator(mode="after")
     def _warmup_ends(self):
@@ -288,8 +288,8 @@ class CycleGANConfig(TranslationConfig):
 
 @takes(CycleGANConfig, LoopConfig)
 def train_cyclegan(data: TwoDomains,      # A and B
-                   config: CycleGANConfig | dict | None = None, # None = the defaults
-                   out_dir: str = "",     # run folder; "" = keep nothing
+                   config: CycleGANConfig | dict | None = None, # None: the defaults
+                   out_dir: str = "",     # run folder; "": keep nothing
                    resume: bool = False,  # go on from its newest checkpoint
                    show: Tensor | None = None, # images of A for the run's sample grids
                    **parameters,          # of the configuration and of `LoopConfig`, one by one

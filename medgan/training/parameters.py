@@ -21,7 +21,7 @@ class TrainingConfig(Config):
     batch_size: Whole = Field(16, ge=2, le=65536, description="images a step, over all processes")
     lr: Number = Field(2e-4, gt=0, le=1, description="learning rate of Adam, all networks")
     seed: Whole = Field(0, ge=0, le=2**31 - 1, description="the only source of randomness")
-    precision: Literal["no", "bf16"] = Field("no", description="'no' = float32, 'bf16' = mixed precision")
+    precision: Literal["no", "bf16"] = Field("no", description="'no': float32, 'bf16': mixed precision")
 
     def stored(self,
                data,  # the training part: has `name` and `fingerprint`
@@ -33,11 +33,11 @@ class TrainingConfig(Config):
 class LoopConfig(Config):
     "How a run is logged, shown and kept."
     log_every: Whole = Field(10, ge=1, le=10**6, description="steps between rows of stats")
-    checkpoint_every: Whole = Field(0, ge=0, le=10**9, description="steps between checkpoints; 0 = once an epoch")
-    sample_every: Whole = Field(0, ge=0, le=10**9, description="steps between sample grids; 0 = once an epoch")
+    checkpoint_every: Whole = Field(0, ge=0, le=10**9, description="steps between checkpoints; 0: once an epoch")
+    sample_every: Whole = Field(0, ge=0, le=10**9, description="steps between sample grids; 0: once an epoch")
     keep: Whole = Field(2, ge=1, le=10**6, description="checkpoints kept")
     tensorboard: bool = Field(False, description="also log to TensorBoard in out_dir")
-    progress: str = Field("training", description="name of the progress bar; '' = none")
+    progress: str = Field("training", description="name of the progress bar; '': none")
     salt: Whole = Field(0, ge=0, le=2**31 - 1, description="a client's or a replicate's number, part of every step's seed")
 
 # %% ../../nbs/training/00_parameters.ipynb #234f6910
@@ -92,17 +92,17 @@ class Study(Config):
     "What every paper's notebook is told."
     data: Annotated[str, AfterValidator(_known_set)] = Field("phantom", description=
         "a data set's name (data/README.md); \"phantom\" is drawn by medgan itself, needs no file")
-    data_dir: str = Field("", description="where that data set lies; \"\" = $MEDGAN_DATA, else ~/.cache/medgan")
+    data_dir: str = Field("", description="where that data set lies; \"\": $MEDGAN_DATA, else ~/.cache/medgan")
     size: Whole = Field(32, ge=8, le=1024, description="image side in px")
     epochs: Number = Field(2., gt=0, le=10**6, description="passes over the training part")
     batch_size: Whole = Field(16, ge=2, le=65536, description="images a step")
     lr: Number = Field(2e-4, gt=0, le=1, description="learning rate of Adam, all networks")
     seed: Whole = Field(0, ge=0, le=2**31 - 1, description="the only source of randomness")
     out_dir: Annotated[str, AfterValidator(_writable)] = Field("", description=
-        "run folder: checkpoints, stats, samples; \"\" = keep nothing")
+        "run folder: checkpoints, stats, samples; \"\": keep nothing")
     resume: bool = Field(False, description="go on from what out_dir holds")
     groups: str = Field("", description="lesion or patient of your own images: a CSV (id, group) or a pattern with (?P<group>...)")
-    results: str = Field("", pattern=RUN_NAME, description="the run's name in the ledger, data/results; \"\" = keep it out",
+    results: str = Field("", pattern=RUN_NAME, description="the run's name in the ledger, data/results; \"\": keep it out",
                          json_schema_extra=dict(allowed="a name of letters, digits, '_', '-' and '.', or ''"))
 
     @model_validator(mode="after")

@@ -1,5 +1,6 @@
 "The shipped extractors are what their cards say, foreign weights run no code, and features do not depend on who computes them."
 import pickle
+import warnings
 
 import numpy as np
 import pytest
@@ -75,6 +76,22 @@ def test_kept_features(cache):
 class Harmful:
     "Runs code when it is unpickled."
     def __reduce__(self): return (exec, ("raise SystemExit('code ran')",))
+
+@pytest.mark.parametrize("damage", [lambda p: np.save(p, np.load(p)[:5]), lambda p: np.save(p, np.load(p)*np.nan),
+                                    lambda p: np.save(p, np.array([Harmful()]), allow_pickle=True), lambda p: p.write_bytes(b""),
+                                    lambda p: p.write_bytes(p.read_bytes()[:-8]), lambda p: p.write_bytes(b"\x93NUMPY")],
+                         ids=["rows gone", "NaN", "pickle", "empty", "cut", "half a header"])
+def test_damaged_features(cache, damage):
+    "Catches kept features of fewer images, cut short or full of NaN that are taken, and a file that runs code."
+    data, skin = load_data("phantom", size=32, n=40), load_extractor("skin")
+    first = image_features(data, skin)
+    file, = (cache/"features").iterdir()
+    damage(file)
+    with pytest.warns(UserWarning, match=f"{file.name} is damaged .*: the features are computed again"):
+        assert np.array_equal(image_features(data, skin), first)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert np.array_equal(image_features(data, skin), first)
 
 @pytest.mark.parametrize("make,message", [
     (lambda p: "", "is no file"), (lambda p: str(p/"missing.pth"), "is no file"),
