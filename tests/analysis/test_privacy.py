@@ -148,7 +148,7 @@ def test_ratio_beats_distance(phantoms):
     noise = np.random.default_rng(0).normal(0, 12, (200, 64, 64, 3))
     grainy = (pixels_of(train)[:200] + noise).clip(0, 255).astype(np.uint8)
     near, honest = nearest_real(grainy, train), nearest_real(phantoms["held_out"], train)
-    assert copy_test(near.distance, honest.distance)["share"] < .95 < .99 < copy_test(near.ratio, honest.ratio)["share"]
+    assert copy_test(near.distance, honest.distance)["share"] < .92 < .96 < copy_test(near.ratio, honest.ratio)["share"]
 
 def test_same_answer_twice(small):
     "Catches a random choice without a seed, and sets that are changed."
