@@ -57,7 +57,8 @@ def check_acceptance(train, held_out, others):
     assert found.sum() >= len(rows) - 1
     assert stats.binomtest(int(k), len(innocent), .01).pvalue > .01 or k < .01*len(innocent)     # at most 1 %, as the bound has it
     verdicts = report.table.set_index(["question", "space"]).verdict
-    assert verdicts["copies", "aligned"] == verdicts["copies", "any space"] == "copies found"
+    assert verdicts["copies", "aligned"] == "copies found"
+    assert verdicts["copies", "any space"] == "copies found, 1 of them exact"                   # the one that was only turned
     assert (verdicts["membership, AUC"] == "members cannot be told").all()
 
 def test_planted_copies_of_phantoms(phantoms):
