@@ -134,7 +134,7 @@ def exact_copies(generated,    # N images, as in `as_image_data`
     return pd.DataFrame(rows, columns=columns)
 
 # %% ../../nbs/evaluate/06_copies.ipynb #2717ba1c
-def _smoothed(x, sigma):
+def _softened(x, sigma):
     side = 2*int(3*sigma + .5) + 1
     return gaussian_blur(x, [side, side], [sigma, sigma])
 
@@ -147,8 +147,8 @@ def _grey(images):
 
 def _detail(x, width=2., floor=.02): # floor: 5 of 255 levels, so that noise of a plain area stays small
     "Brightness less the mean of its surroundings, over their deviation."
-    d = x - _smoothed(x, width)
-    return d/(_smoothed(d*d, width).clamp(min=0).sqrt() + floor)
+    d = x - _softened(x, width)
+    return d/(_softened(d*d, width).clamp(min=0).sqrt() + floor)
 
 # %% ../../nbs/evaluate/06_copies.ipynb #6fed38af
 class _Levels(NamedTuple):
@@ -160,7 +160,7 @@ class _Levels(NamedTuple):
 def _levels(images):
     grey = _grey(images)
     x32, x16 = F.adaptive_avg_pool2d(grey, 32), F.adaptive_avg_pool2d(grey, 16)
-    return _Levels(_smoothed(x32, 1.) - _smoothed(x32, 2.5), _detail(x16), _detail(x32))
+    return _Levels(_softened(x32, 1.) - _softened(x32, 2.5), _detail(x16), _detail(x32))
 
 # %% ../../nbs/evaluate/06_copies.ipynb #373c34d8
 def _points(side):
@@ -182,7 +182,7 @@ def _unit(x):
     return F.normalize(x - x.mean(-1, keepdim=True), dim=-1)
 
 # %% ../../nbs/evaluate/06_copies.ipynb #b0ba1281
-def _starts():
+def _start_views():
     "The similarities (375,4) from which registration starts; a copy that was zoomed in by 1/zoom fits."
     turns, zooms, shifts = (-10., 0., 10.), (.72, .85, 1., 1.15, 1.3), (-.18, -.09, 0., .09, .18)     # shifts in units of half the side
     return torch.tensor([(np.cos(np.deg2rad(t))/z, np.sin(np.deg2rad(t))/z, dx, dy)
@@ -235,7 +235,7 @@ def _aligned_block(rows, x, y, coarse, xy, k, keep):
     "Rows of x (queries) against all of y: tables (b,keep) of rows of y, views, fits, and similarities (b,keep,4)."
     found = [_candidates(x.coarse[row], coarse, xy, k) for row in rows]
     i, view = (torch.stack(part).flatten() for part in zip(*found))
-    owner, position, θ = torch.arange(len(rows)).repeat_interleave(k), view//len(xy), _starts()[view % len(xy)]
+    owner, position, θ = torch.arange(len(rows)).repeat_interleave(k), view//len(xy), _start_views()[view % len(xy)]
     def turned(level): return torch.stack([in_position(level[rows], p, (2, 3)) for p in range(8)])
     small, fine = turned(x.small), turned(x.fine)
     θ = _registered(y.small[i], small[position, owner], θ)
@@ -269,7 +269,7 @@ def nearest_aligned(generated,       # N images, as in `as_image_data`
     x, y = (_levels(data.images[data.rows]) for data in (generated, train))
     u, v = _points(12)
     inside = u**2 + v**2 <= .75**2         # of the training image: nearly all copies show its middle
-    xy, k = _carried(_starts(), u[inside], v[inside]), min(30, len(train))
+    xy, k = _carried(_start_views(), u[inside], v[inside]), min(30, len(train))
     middle = torch.stack([u[inside], v[inside]], 1)[None].expand(len(train), -1, -1)
     coarse = _unit(_sampled(y.coarse, middle)[:, 0]).T.contiguous()
     blocks = [_aligned_block(rows, x, y, coarse, xy, k, min(8, k)) for rows in torch.arange(len(generated)).split(block)]

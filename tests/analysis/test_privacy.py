@@ -57,7 +57,8 @@ def check_acceptance(train, held_out, others):
     assert found.sum() >= len(rows) - 1
     assert stats.binomtest(int(k), len(innocent), .01).pvalue > .01 or k < .01*len(innocent)     # at most 1 %, as the bound has it
     verdicts = report.table.set_index(["question", "space"]).verdict
-    assert verdicts["copies", "aligned"] == verdicts["copies", "any space"] == "copies found"
+    assert verdicts["copies", "aligned"] == "copies found"
+    assert verdicts["copies", "any space"] == "copies found, 1 of them exact"                   # the one that was only turned
     assert (verdicts["membership, AUC"] == "members cannot be told").all()
 
 def test_planted_copies_of_phantoms(phantoms):
@@ -148,7 +149,7 @@ def test_ratio_beats_distance(phantoms):
     noise = np.random.default_rng(0).normal(0, 12, (200, 64, 64, 3))
     grainy = (pixels_of(train)[:200] + noise).clip(0, 255).astype(np.uint8)
     near, honest = nearest_real(grainy, train), nearest_real(phantoms["held_out"], train)
-    assert copy_test(near.distance, honest.distance)["share"] < .95 < .99 < copy_test(near.ratio, honest.ratio)["share"]
+    assert copy_test(near.distance, honest.distance)["share"] < .92 < .96 < copy_test(near.ratio, honest.ratio)["share"]
 
 def test_same_answer_twice(small):
     "Catches a random choice without a seed, and sets that are changed."
