@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Whole', 'Number', 'Names', 'C', 'F', 'ParameterError', 'shown', 'check_number', 'check_choice', 'user_path',
-           'check_out_dir', 'allowed', 'Config', 'injected_names', 'check', 'takes']
+           'check_out_dir', 'alone', 'allowed', 'Config', 'injected_names', 'check', 'takes']
 
 # %% ../../nbs/core/00_checks.ipynb #27f0b521
 import ast
@@ -12,11 +12,13 @@ import json
 import math
 import os
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
+from filelock import FileLock
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError, PydanticUndefined
@@ -85,6 +87,17 @@ def check_out_dir(out_dir: str | Path, # the run's folder
         tempfile.TemporaryFile(dir=there).close()
     except OSError as error:
         raise ParameterError(f"out_dir={str(out_dir)!r}: cannot be written ({error.strerror}); name another folder") from error
+
+# %% ../../nbs/core/00_checks.ipynb #2042ca2d
+@contextmanager
+def alone(lock: Path,     # the lock's file, in a folder that is there
+          wait: bool,     # for a process that holds it
+         ) -> Iterator[None]:
+    "Inside, no other process is; `Timeout` where one is and nobody shall wait."
+    with FileLock(lock, timeout=-1 if wait else 0):
+        try: yield
+        finally:
+            if os.name == "posix": lock.unlink(missing_ok=True)       # whoever waits for it notices; elsewhere it goes by itself
 
 # %% ../../nbs/core/00_checks.ipynb #d332b75a
 def _plain(value):

@@ -25,11 +25,11 @@ import numpy as np
 import pandas as pd
 import torch
 from accelerate import Accelerator
-from filelock import FileLock, Timeout
+from filelock import Timeout
 from PIL import Image
 from torch import Tensor, nn
 
-from ..core.checks import ParameterError, check_choice, check_out_dir, user_path
+from ..core.checks import ParameterError, alone, check_choice, check_out_dir, user_path
 from ..core.plots import progress_bar, tile
 from ..data.splits import group_codes
 from medgan.training.checkpoints import (
@@ -224,7 +224,7 @@ class RunFolder:
         else:
             self.path.mkdir(parents=True, exist_ok=True)
             try:
-                with FileLock(self.path/".lock", timeout=0):
+                with alone(self.path/".lock", wait=False):
                     if checkpoints(self.path)[-1:] != ([self.newest] if self.newest else []):
                         raise ParameterError(f"out_dir={str(self.path)!r}: another run has written here meanwhile; name another folder")
                     yield

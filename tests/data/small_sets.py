@@ -17,8 +17,8 @@ from medgan.data.images import load_data
 from medgan.data.registry import DataError
 
 def left(cache):
-    "What lies in the cache, but for its lock."
-    return sorted(p.name for p in cache.iterdir() if p.name != ".lock") if cache.exists() else []
+    "What lies in the cache."
+    return sorted(p.name for p in cache.iterdir()) if cache.exists() else []
 
 @contextmanager
 def refused(cache, *parts):
