@@ -25,7 +25,6 @@ from medgan.data.files import (
     need_images,
     pictures_in,
     read_table,
-    warn_left_out,
     warn_no_groups,
     with_id,
     without_ending,
@@ -296,9 +295,7 @@ def _official_parts(folder, n):
 # %% ../../nbs/data/11_dermoscopy.ipynb #7f04e0f1
 def _derm7pt_images(folder):
     "All images by their path inside `images`, without ending, in small letters."
-    pictures, left_out = pictures_in(folder/"images")
-    warn_left_out(left_out, folder)
-    return {path.with_suffix("").as_posix().lower(): locator for path, (locator, _) in pictures.items()}
+    return {path.with_suffix("").as_posix().lower(): locator for _, path, locator, _ in pictures_in([folder/"images"], folder, 6)}
 
 def _derm7pt_rows(path):
     "One row an image, with its case and what meta.csv says of it."

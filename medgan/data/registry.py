@@ -118,7 +118,7 @@ def given_options(spec: DataSpec,          # the set
         if value is None or name in taken: continue
         why = _KINDS.get(name, f"is no option of this set; it has {', '.join(taken) or 'none'}")
         raise DataError(f"{spec.name}: {name}={value!r} {why}")
-    hints = {p.name: p.annotation for p in _parameters_of_reader(spec)}
+    hints = {p.name: p.annotation for part in spec.parts or (spec,) for p in _parameters_of_reader(part)}
     return {name: _fitting(spec, name, value, hints[name]) for name, value in given.items() if name in taken}
 
 # %% ../../nbs/data/00_registry.ipynb #8d0c5a09
@@ -147,7 +147,8 @@ def _root(name, data_dir):
     try:
         root = user_path(given, "data_dir")
         root.is_dir()
-    except (OSError, ParameterError) as error:                   # too long a name, the home of a user who is not there
+    except ParameterError as error: raise DataError(f"{name}: {error}") from error
+    except OSError as error:                                     # too long a name
         raise DataError(f"{name}: data_dir={str(data_dir)[:60]!r}: no folder of this name can be ({error.__class__.__name__}); "
                         "give the path of one") from error
     return root

@@ -61,7 +61,7 @@ class TwoDomains(Dataset):
     def channels(self) -> int: return self.a.images.shape[3] # of the images
 
     @property
-    def groups(self): return [*self.a.groups, *self.b.groups]
+    def groups(self): return [*self.a.table.group, *self.b.table.group]
 
     def __len__(self): return len(self.rows_a)
 

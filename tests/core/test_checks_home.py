@@ -16,6 +16,7 @@ from medgan.core.plots import show_grid
 from medgan.data.generated import save_images
 from medgan.data.images import as_image_data, load_data
 from medgan.data.prepare import cache_dir
+from medgan.data.registry import DataError
 from medgan.dermgan import DermGANStudy
 from medgan.evaluate.features import ExtractorError, load_extractor
 from medgan.models.stylegan2_weights import export_weights, read_tensors
@@ -46,7 +47,7 @@ def test_user_path(home):
         user_path("~nobody_of_this_name/a")
     for out_dir, what in (("a\0b", "has a null character"), ("~nobody_of_this_name/a", "no such user"), ("x"*300, "cannot be written")):
         with pytest.raises(ParameterError, match=f"^out_dir=.*{what}"): check_out_dir(out_dir)
-    with pytest.raises(ParameterError, match="^data_dir=.*no such user"): load_data("ham10000", "~nobody_of_this_name/a")
+    with pytest.raises(DataError, match="^ham10000: data_dir=.*no such user"): load_data("ham10000", "~nobody_of_this_name/a")
 
 def test_one_function_says_it():
     "Catches a second way: `Path(x).expanduser()` where `user_path` says what is meant, and refuses what no path is."

@@ -103,9 +103,9 @@ def save(path, voxels, affine=np.eye(4)):
     return path
 
 def volumes(folder, name="nifti", size=26, cases=("p1",), flair=None, labels=None, affine=np.eye(4), mask_affine=None, **options):
-    "Write toy cases, some things changed, and load them."
-    for case in cases:
-        save(folder/case/f"{case}_flair.nii.gz", toy_volume()[0] if flair is None else flair, affine)
+    "Write toy cases, each with voxels of its own, some things changed, and load them."
+    for seed, case in enumerate(cases):
+        save(folder/case/f"{case}_flair.nii.gz", toy_volume(seed=seed)[0] if flair is None else flair, affine)
         save(folder/case/f"{case}_seg.nii.gz", toy_volume()[1] if labels is None else labels,
              affine if mask_affine is None else mask_affine)
     return load_data(name, str(folder), size=size, **options)

@@ -48,7 +48,7 @@ def test_numbers_of_numpy(cache):
 
 @pytest.mark.parametrize("data_dir, message", [
     (5, "must be the path of a folder"), (None, "must be the path of a folder"), ([], "must be the path of a folder"),
-    ("~nobody_at_all/x", "no folder of this name can be"), ("x"*5000, "no folder of this name can be"), ("a\0b", "control characters"),
+    ("~nobody_at_all/x", "there is no such user's home"), ("x"*5000, "no folder of this name can be"), ("a\0b", "control characters"),
     ("a::b", "must not hold '::'"), ("nowhere", "is no folder. Get the data set from https://doi.org"),
     (__file__, "is no folder")], ids=lambda v: repr(v)[:20])
 def test_wrong_folders(cache, data_dir, message):

@@ -13,11 +13,11 @@ from small_sets import refused
 from medgan.data.images import load_data
 from medgan.data.prepare import clear_cache
 
-def photos(folder, names, ending="jpg"):
-    "A drawn phantom for each name."
+def photos(folder, names, ending="jpg", first=0):
+    "A drawn phantom for each name, from the first on."
     folder.mkdir(parents=True, exist_ok=True)
-    drawn = load_data("phantom", size=40, n=max(7, len(names)))
-    for name, pixels in zip(names, drawn.images): Image.fromarray(pixels).save(folder/f"{name}.{ending}")
+    drawn = load_data("phantom", size=40, n=max(7, first + len(names)))
+    for name, pixels in zip(names, drawn.images[first:]): Image.fromarray(pixels).save(folder/f"{name}.{ending}")
 
 def open_set(name, folder, **options): return load_data(name, str(folder), size=16, **options)
 
@@ -75,7 +75,7 @@ def pad_ufes(folder):
                       region="FACE",
                       diagnostic=["BCC", "ACK", "MEL", "NEV", "SCC", "SEK"], img_id=[f"{n}.png" for n in names], biopsed=True)
                  ).to_csv(folder/"metadata.csv", index=False)
-    for part in range(3): photos(folder/"images"/f"imgs_part_{part + 1}"/f"imgs_part_{part + 1}", names[2*part:2*part + 2], "png")
+    for part in range(3): photos(folder/"images"/f"imgs_part_{part + 1}"/f"imgs_part_{part + 1}", names[2*part:2*part + 2], "png", 2*part)
     return names
 
 @pytest.mark.parametrize("zipped", [False, True])

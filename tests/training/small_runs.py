@@ -119,6 +119,7 @@ def arm(moment, n, out_dir):
         update = Trainer.update
         Trainer.update = lambda *args: die() if now() else update(*args)
     if moment in ("SIGTERM", "SIGINT"):                                      # told to stop while D or G is trained
+        if moment == "SIGINT": signal.signal(signal.SIGINT, signal.default_int_handler)      # a shell's background process ignores it
         update = Trainer.update
         def told(*args):
             if now(): os.kill(os.getpid(), getattr(signal, moment))
