@@ -93,7 +93,7 @@ def remember_seen(net: nn.Module,   # that is to be trained
     if shared := set(train.table.group) & set(val.table.group):
         raise DataError(f"{len(shared)} groups (lesions, patients) are in the training and in the validation part, "
                         f"such as {min(shared)}: split by group")
-    note_seen(net, group_codes(train.groups))
+    note_seen(net, group_codes(train.table.group))
 
 def warn_seen(net: nn.Module, # that judges
               data,           # what it is asked about; groups are known of an `ImageData`
