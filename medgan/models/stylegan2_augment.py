@@ -15,7 +15,6 @@ import torch.nn.functional as functional
 from torch import Tensor, nn
 
 from ..core.checks import check_choice, check_number
-from .stylegan2 import separable_filter
 
 # %% ../../nbs/models/02_stylegan2_augment.ipynb #f4c01727
 GROUPS = ("blit", "geom", "color", "filter", "noise", "cutout")
@@ -61,12 +60,12 @@ def _rotation(angle):
 
 # %% ../../nbs/models/02_stylegan2_augment.ipynb #98c377d7
 class _Read(torch.autograd.Function):
-    "Bilinear reading of images at given places, mirrored beyond the edges."
+    "Bilinear reading of images at given places, none of which lies outside."
     @staticmethod
     def forward(ctx, x, grid):
         ctx.save_for_backward(grid)
         ctx.shape = x.shape
-        return functional.grid_sample(x, grid, padding_mode="reflection", align_corners=False)
+        return functional.grid_sample(x, grid, align_corners=True)
 
     @staticmethod
     def backward(ctx, grad): return _Write.apply(grad, *ctx.saved_tensors, ctx.shape), None
@@ -76,9 +75,9 @@ class _Write(torch.autograd.Function):
     @staticmethod
     def forward(ctx, grad, grid, shape):
         ctx.save_for_backward(grid)
-        bilinear, reflection = 0, 2                 # torch's numbers for them
+        bilinear, zeros = 0, 0                      # torch's numbers for them
         onto = grad.new_zeros(shape)
-        written, _ = torch.ops.aten.grid_sampler_2d_backward(grad.contiguous(), onto, grid, bilinear, reflection, False, (True, False))
+        written, _ = torch.ops.aten.grid_sampler_2d_backward(grad.contiguous(), onto, grid, bilinear, zeros, True, (True, False))
         return written
 
     @staticmethod
@@ -87,44 +86,46 @@ class _Write(torch.autograd.Function):
 # %% ../../nbs/models/02_stylegan2_augment.ipynb #836e25fe
 def _low_pass(wavelet):
     "The low-pass filter of a wavelet, its sum 1."
-    return torch.tensor(pywt.Wavelet(wavelet).rec_lo, dtype=torch.float32)/math.sqrt(2)
+    return torch.tensor(pywt.Wavelet(wavelet).dec_lo, dtype=torch.float32)/math.sqrt(2)
 
 SYM6 = _low_pass("sym6")    # for resampling
 SYM2 = _low_pass("sym2")    # for the octaves
 
 # %% ../../nbs/models/02_stylegan2_augment.ipynb #04fb0970
-_MARGIN = 3     # px of the image around it that can be read
-_BORDER = 5     # px of the large image around what is reduced
+def _enlarging(x):
+    "Matrix (4n-3,n): a row of n pixels and its mirror image, twice as large; the first pixel stands again at the end."
+    n, taps = x.shape[3], SYM6.to(x)
+    large = torch.arange(4*n - 3, device=x.device)[:, None]
+    places = large + 5 - torch.arange(12, device=x.device)                  # among pixels with zeros between them
+    weights = 2*taps*(places % 2 == 0)
+    return x.new_zeros(4*n - 3, n).scatter_add(1, _mirrored(places.div(2, rounding_mode="floor"), n), weights)
 
-def _enlarged(x, taps):
-    "Images with their mirrored surroundings, twice as large: n + 2 margin pixels become 2 (n + 2 margin)."
-    c, n = x.shape[1:3]
-    column = (2*taps).view(1, 1, -1, 1).expand(c, -1, -1, -1)
-    row = (2*taps).view(1, 1, 1, -1).expand(c, -1, -1, -1)
-    x = functional.pad(x, (6, 6, 6, 6), mode="reflect")
-    x = functional.conv_transpose2d(x, column, stride=(2, 1), groups=c)
-    x = functional.conv_transpose2d(x, row, stride=(1, 2), groups=c)
-    first = 2*(6 - _MARGIN) + 5                     # half of the filter's 12 taps
-    inner = slice(first, first + 2*(n + 2*_MARGIN))
-    return x[..., inner, inner]
+def _reducing(x):
+    "Matrix (n,2n+10): every second pixel of a filtered row that reaches five pixels beyond the image on each side."
+    n, taps = x.shape[3], SYM6.to(x)
+    places = 2*torch.arange(n, device=x.device)[:, None] + torch.arange(12, device=x.device)
+    return x.new_zeros(n, 2*n + 10).scatter(1, places, taps.expand(n, -1))
 
-def _places(x, matrix, late):
-    "Where each pixel of the large output comes from (B,N,N,2), in units of half the enlarged image."
+def _both_ways(matrix, x):
+    "The matrix for columns and for rows of images: m x m^T."
+    return (x.mT @ matrix.T).mT @ matrix.T
+
+# %% ../../nbs/models/02_stylegan2_augment.ipynb #9a2d867b
+def _places(x, matrix):
+    "Where each pixel of the large output comes from (B,2n+10,2n+10,2), as `_Read` counts."
     n = x.shape[2]
-    place = (torch.arange(-_BORDER, 2*n + _BORDER, device=x.device, dtype=x.dtype) + .5)/n - 1 - late
+    place = (torch.arange(-5, 2*n + 5, device=x.device, dtype=x.dtype) + 1)/n - 1
     down, right = torch.meshgrid(place, place, indexing="ij")
     here = torch.stack([right, down, torch.ones_like(down)], -1)
     there = here @ matrix[:, None, :2].transpose(-1, -2).to(x.dtype)
-    return (there + late)*n/(n + 2*_MARGIN)
+    pixel = (there + 1)*n - 1                                               # of the enlarged image
+    return pixel.remainder(4*n - 4)/(2*n - 2) - 1
 
 def resample(x: Tensor,      # images (B,C,n,n)
              matrix: Tensor, # (B,3,3), from output to input; the image reaches from -1 to 1, first number to the right, second down
             ) -> Tensor:     # (B,C,n,n)
     "Images under an affine transformation (Karras et al. 2020b, appendix B.3)."
-    taps = SYM6.to(x)
-    middle = (taps*torch.arange(len(taps), device=x.device)).sum()
-    late = middle/x.shape[2] - 5.5/x.shape[2]       # the wavelet is not quite symmetric: what it enlarges lies this much to the right
-    return separable_filter(_Read.apply(_enlarged(x, taps), _places(x, matrix, late)), taps, stride=2)
+    return _both_ways(_reducing(x), _Read.apply(_both_ways(_enlarging(x), x), _places(x, matrix)))
 
 # %% ../../nbs/models/02_stylegan2_augment.ipynb #bef591d5
 def _eye(n, channels, device):
