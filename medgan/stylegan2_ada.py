@@ -23,7 +23,7 @@ from .data.registry import DataError
 from .evaluate.metrics import half_interval, half_splits
 from .models.stylegan2 import PRESETS, preset
 from .models.stylegan2_train import StyleGAN2Config
-from .training.parameters import Study
+from .training.parameters import PRECISIONS, Precision, Study
 
 # %% ../nbs/03_stylegan2_ada.ipynb #49642530
 class StyleGAN2Study(Study):
@@ -33,7 +33,7 @@ class StyleGAN2Study(Study):
                            "paper: about 660 (20,000 kimg)")
     batch_size: Whole = Field(8, ge=2, le=65536, description="images a step; full run: 16; paper: by NVIDIA's auto, 16 a GPU at 256 px")
     lr: Number = Field(1e-2, gt=0, le=1, description="Adam, both networks; full run and paper: 2.5e-3")
-    precision: Literal["no", "bf16"] = Field("no", description="'no': float32, 'bf16': mixed precision")
+    precision: Precision = Field("no", description=PRECISIONS)
     widths: Literal[PRESETS] = Field("laptop", description="a preset of medgan.models.stylegan2: laptop, auto (the paper's), paper256")
     base: Whole = Field(512, ge=0, le=65536, description="channels times px of a layer; 0: the preset's")
     most: Whole = Field(16, ge=0, le=1024, description="channels of a layer, at most; 0: the preset's")

@@ -114,7 +114,7 @@ def modulated_convolution(x: Tensor,       # (B,n,H,W)
         gain = 4*gain                               # only every fourth pixel was there
     else: x = functional.conv2d(x, weight, padding=weight.shape[-1]//2)
     factor = (power + 1e-8).rsqrt()*gain
-    return torch.addcmul(bias[:, None, None].to(x.dtype), x, factor[:, :, None, None].to(x.dtype))
+    return (x*factor[:, :, None, None].to(x.dtype)).add_(bias[:, None, None].to(x.dtype))
 
 # %% ../../nbs/models/01_stylegan2.ipynb #920fc1f7
 def _check_power(size):

@@ -19,16 +19,23 @@ import sys
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.benchmarks.pairs import Row, compared, in_turns, main
-
 import torch
 import torch.nn.functional as F
 
 from medgan.models import stylegan2, stylegan2_augment
 from medgan.models.stylegan2 import preset
 from medgan.models.stylegan2_augment import Augment
-from medgan.models.stylegan2_train import LastTerms, StyleGAN2Config, build_stylegan2, lazy_adam, path_phase, r1_phase, stylegan2_step
+from medgan.models.stylegan2_train import (
+    LastTerms,
+    StyleGAN2Config,
+    build_stylegan2,
+    lazy_adam,
+    path_phase,
+    r1_phase,
+    stylegan2_step,
+)
 from medgan.networks.losses import PathLength, path_lengths
+from tests.benchmarks.pairs import Row, compared, in_turns, main
 
 # the published form
 
@@ -183,7 +190,8 @@ def memory(pipe, turns, goal):
     pairs = [(added("medgan"), added("published")) for _ in range(turns)]
     ours, theirs = (statistics.median(side) for side in zip(*pairs))
     ratios = sorted(a/b for a, b in pairs)
-    return Row(f"memory of a step, 64 px, pipe {pipe}", "published", ours, theirs, "MiB", statistics.median(ratios), ratios[0], ratios[-1], goal, True)
+    middle = statistics.median(ratios)
+    return Row(f"memory of a step, 64 px, pipe {pipe}", "published", ours, theirs, "MiB", middle, ratios[0], ratios[-1], goal, True)
 
 def resident(what):
     "VmRSS (now) or VmHWM (at most so far) of this process in MiB, as Linux tells."

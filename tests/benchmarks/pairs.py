@@ -14,9 +14,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")           # before torch
-
 import torch
+
+torch.set_num_threads(1)
 
 
 @dataclass
@@ -77,8 +77,9 @@ def machine() -> str:
     "On what it was measured."
     info = Path("/proc/cpuinfo")
     names = [line.split(":")[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")] if info.exists() else []
-    return (f"{names[0] if names else platform.processor() or platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} thread, "
-            f"{torch.backends.cpu.get_cpu_capability()}, Python {platform.python_version()}, torch {torch.__version__}")
+    name = names[0] if names else platform.processor() or platform.machine()
+    return (f"{name}, {os.cpu_count()} cores, {torch.get_num_threads()} thread, {torch.backends.cpu.get_cpu_capability()}, "
+            f"Python {platform.python_version()}, torch {torch.__version__}")
 
 def main(rows: Callable[[bool], list[Row]], doc: str):
     "The command line of a benchmark."
