@@ -132,7 +132,7 @@ def lazy_adam(net: nn.Module, # whose weights
              ) -> torch.optim.Adam: # of them
     "Adam with beta 0 and 0.99, corrected for a regulariser that comes every few steps."
     c = every/(every + 1)
-    return torch.optim.Adam(net.parameters(), lr*c, betas=(0., .99**c), eps=1e-8, fused=True)
+    return torch.optim.Adam(net.parameters(), lr*c, betas=(0., .99**c), eps=1e-8)
 
 class LastTerms(dict):
     "The latest value of each lazy term, so that every row of the statistics has them; part of a checkpoint."

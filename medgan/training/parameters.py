@@ -19,8 +19,8 @@ from ..data import images
 def fast_bf16() -> bool:
     "Is this machine made for numbers of 16 bits (bfloat16): its GPU, or where it has none, its processor?"
     if torch.cuda.is_available(): return torch.cuda.is_bf16_supported(including_emulation=False)
-    tell = getattr(torch.cpu, "get_capabilities", dict)             # an older torch cannot tell
-    return any(tell().get(kind, False) for kind in ("avx512_bf16", "amx_bf16"))
+    known: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()     # an older torch cannot tell
+    return bool(known.get("avx512_bf16") or known.get("amx_bf16"))
 
 def _as_this_machine(precision: str) -> str:
     "Without \"auto\": what a run did is said in its checkpoints, and it goes on so elsewhere."
