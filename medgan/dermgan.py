@@ -27,7 +27,7 @@ from .data.images import ImageData
 from .data.registry import DataError
 from .evaluate.metrics import fid
 from .networks.augmentation import random_turns
-from .networks.layers import UpConv2d, normal_init
+from .networks.layers import DoublingConv2d, HalvingConv2d, UpConv2d, normal_init
 from .networks.losses import discriminator_loss, feature_matching_loss, generator_loss
 from .training.checkpoints import load_run, load_trained
 from .training.loop import Trainer, evaluating, linear_decay, set_lr, set_seed
@@ -192,7 +192,7 @@ class MapData(Dataset):
 # %% ../nbs/02_dermgan.ipynb #a496cb8b
 def _up(a: int, b: int, upsampling: str) -> nn.Module:
     "Twice the side: a nearest-neighbour resize and a convolution, or a transposed convolution."
-    if upsampling == "transposed": return nn.ConvTranspose2d(a, b, 4, 2, 1)
+    if upsampling == "transposed": return DoublingConv2d(a, b)
     return nn.Sequential(nn.Identity(), UpConv2d(a, b))             # Identity: weights are named by position
 
 # %% ../nbs/02_dermgan.ipynb #3e5c6293
@@ -212,7 +212,7 @@ class DermGANGenerator(nn.Module):
         def down(i):
             first = [nn.LeakyReLU(.2)] if i else []
             norm = [nn.BatchNorm2d(channels[i])] if 0 < i < n - 1 else []     # the innermost level has one pixel
-            return nn.Sequential(*first, nn.Conv2d(channels[i - 1] if i else 3, channels[i], 4, 2, 1), *norm)
+            return nn.Sequential(*first, HalvingConv2d(channels[i - 1] if i else 3, channels[i]), *norm)
         def up(i):
             a, b = channels[i]*(1 if i == n - 1 else 2), 3 if i == 0 else channels[i - 1]
             return nn.Sequential(nn.ReLU(), _up(a, b, upsampling), *([nn.BatchNorm2d(b)] if i else []))

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from medgan.dermgan import DermGANGenerator
-from medgan.networks.layers import InstanceNorm, UpConv2d, folded
+from medgan.networks.layers import DoublingConv2d, HalvingConv2d, InstanceNorm, UpConv2d, folded
 from medgan.networks.patch import PatchDiscriminator
 from medgan.networks.resnet import ResNetGenerator
 from medgan.networks.unet import SegmentationUNet
@@ -53,6 +53,30 @@ def test_kernel_under_autocast():
     assert torch.equal(kernel, folded(layer.weight)) and kernel.dtype == torch.float32 and y.dtype == torch.bfloat16
     assert (y - layer(x)).abs().max() < .02*layer(x).abs().max()
 
+PAIRS = {"half": (HalvingConv2d, nn.Conv2d), "twice": (DoublingConv2d, nn.ConvTranspose2d)}
+
+@pytest.mark.parametrize("shape", [(2, 3, 2, 2), (1, 3, 5, 7), (3, 2, 4, 6), (1, 1, 8, 8), (5, 2, 16, 16)], ids=str)
+@pytest.mark.parametrize("way", PAIRS)
+def test_products_are_convolutions(way, shape):
+    "Catches windows in another order than the kernel's, rows that are dealt to another image, and a bias that is lost or counted twice."
+    torch.manual_seed(0)
+    ours, theirs = (kind(shape[1], 5, *size).double() for kind, size in zip(PAIRS[way], ((), (4, 2, 1))))
+    theirs.load_state_dict(ours.state_dict())
+    check_same(ours, theirs, torch.randn(shape, dtype=torch.double))
+    with torch.autocast("cpu", torch.bfloat16): assert ours.float()(torch.randn(shape)).dtype == torch.bfloat16
+
+@pytest.mark.parametrize("way, side, is_product", [("half", 16, True), ("half", 18, False), ("twice", 8, True), ("twice", 9, False)])
+def test_what_is_few(way, side, is_product, monkeypatch):
+    "Catches a limit that counts the larger map, or the pixels of one image only."
+    calls = []
+    for name in ("unfold", "fold"):
+        monkeypatch.setattr(F, name, lambda *args, function=getattr(F, name), **options: (calls.append(1), function(*args, **options))[1])
+    layer = PAIRS[way][0](2, 3)
+    layer(torch.zeros(1, 2, side, side))
+    assert len(calls) == is_product
+    layer(torch.zeros(2, 2, side, side))
+    assert len(calls) == is_product
+
 @pytest.mark.parametrize("shape", [(2, 3, 8, 8), (1, 3, 5, 9), (4, 3, 1, 2)], ids=str)
 def test_instance_norm(shape):
     "Catches statistics over several channels or images, another epsilon, and gradients that lack those of the statistics."
@@ -74,6 +98,9 @@ def in_plain_layers(net):
     for parent in list(net.modules()):
         before = None
         for name, child in list(parent.named_children()):
+            sizes = (child.in_channels, child.out_channels, 4, 2, 1) if isinstance(child, (HalvingConv2d, DoublingConv2d)) else ()
+            if isinstance(child, HalvingConv2d): setattr(parent, name, nn.Conv2d(*sizes))
+            if isinstance(child, DoublingConv2d): setattr(parent, name, nn.ConvTranspose2d(*sizes))
             if isinstance(child, InstanceNorm): setattr(parent, name, nn.InstanceNorm2d(child.num_features, affine=True))
             if isinstance(child, UpConv2d):
                 assert isinstance(getattr(parent, before), nn.Identity)
@@ -82,8 +109,9 @@ def in_plain_layers(net):
             before = name
     return net
 
-NETS = {"DermGAN": (lambda: DermGANGenerator(32, 4, dropout=0.), 3), "residual": (lambda: ResNetGenerator(1, 1, 4, 1), 1),
-        "U-Net": (lambda: SegmentationUNet(1, 4, 2), 1), "U-Net, instance": (lambda: SegmentationUNet(1, 4, 2, "instance", .1, True), 1),
+NETS = {"DermGAN": (lambda: DermGANGenerator(32, 4, dropout=0.), 3), "pix2pix": (lambda: DermGANGenerator(32, 4, "transposed", 0.), 3),
+        "residual": (lambda: ResNetGenerator(1, 1, 4, 1), 1), "U-Net": (lambda: SegmentationUNet(1, 4, 2), 1),
+        "U-Net, instance": (lambda: SegmentationUNet(1, 4, 2, "instance", .1, True), 1),
         "patch": (lambda: PatchDiscriminator(1, 4), 1)}
 
 @pytest.mark.parametrize("name", NETS)
@@ -93,8 +121,8 @@ def test_whole_networks(name):
     torch.manual_seed(0)
     net = make().double()
     plain = in_plain_layers(net).double()
-    assert any(isinstance(m, (nn.Upsample, nn.InstanceNorm2d)) for m in plain.modules())
-    assert not any(isinstance(m, (UpConv2d, InstanceNorm)) for m in plain.modules())
+    own = UpConv2d, InstanceNorm, HalvingConv2d, DoublingConv2d
+    assert any(isinstance(m, own) for m in net.modules()) and not any(isinstance(m, own) for m in plain.modules())
     for p in plain.parameters(): nn.init.normal_(p, 0, .3)
     net.load_state_dict(plain.state_dict())
     x = torch.rand(4, channels, 32, 32, dtype=torch.double)
