@@ -3,8 +3,8 @@
 The plain form is what a paper's code does: `nn.Upsample` and a convolution (or a transposed one), Adam as PyTorch gives it, the losses in a
 row. It starts from the same weights, batches and seeds, and must give the same losses before anything is timed.
 
-pix2pix has no resize to save on; what it gains is Adam's step, so most where the weights are many and the pixels few. At 256 px the
-convolutions are over nine tenths of the step, and both forms have them.
+pix2pix has no resize to save on; what it gains is Adam's step and the deepest convolutions, so most where the weights are many and the
+pixels few. At 256 px other convolutions are most of the step, and both forms have them.
 """
 from tests.benchmarks.pairs import Row, compared, in_turns, main  # before torch: one thread  # isort: skip
 
