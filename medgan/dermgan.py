@@ -27,7 +27,7 @@ from .data.images import ImageData
 from .data.registry import DataError
 from .evaluate.metrics import fid
 from .networks.augmentation import random_turns
-from .networks.layers import normal_init
+from .networks.layers import DoublingConv2d, HalvingConv2d, UpConv2d, normal_init
 from .networks.losses import discriminator_loss, feature_matching_loss, generator_loss
 from .training.checkpoints import load_run, load_trained
 from .training.loop import Trainer, evaluating, linear_decay, set_lr, set_seed
@@ -192,8 +192,8 @@ class MapData(Dataset):
 # %% ../nbs/02_dermgan.ipynb #a496cb8b
 def _up(a: int, b: int, upsampling: str) -> nn.Module:
     "Twice the side: a nearest-neighbour resize and a convolution, or a transposed convolution."
-    if upsampling == "transposed": return nn.ConvTranspose2d(a, b, 4, 2, 1)
-    return nn.Sequential(nn.Upsample(scale_factor=2), nn.Conv2d(a, b, 3, padding=1))
+    if upsampling == "transposed": return DoublingConv2d(a, b)
+    return nn.Sequential(nn.Identity(), UpConv2d(a, b))             # Identity: weights are named by position
 
 # %% ../nbs/02_dermgan.ipynb #3e5c6293
 class DermGANGenerator(nn.Module):
@@ -212,7 +212,7 @@ class DermGANGenerator(nn.Module):
         def down(i):
             first = [nn.LeakyReLU(.2)] if i else []
             norm = [nn.BatchNorm2d(channels[i])] if 0 < i < n - 1 else []     # the innermost level has one pixel
-            return nn.Sequential(*first, nn.Conv2d(channels[i - 1] if i else 3, channels[i], 4, 2, 1), *norm)
+            return nn.Sequential(*first, HalvingConv2d(channels[i - 1] if i else 3, channels[i]), *norm)
         def up(i):
             a, b = channels[i]*(1 if i == n - 1 else 2), 3 if i == 0 else channels[i - 1]
             return nn.Sequential(nn.ReLU(), _up(a, b, upsampling), *([nn.BatchNorm2d(b)] if i else []))
@@ -274,12 +274,18 @@ def generator_terms(D: nn.Module,          # discriminator
                     m: Tensor,             # semantic maps (B,3,H,W) in [-1,1]
                     real: Tensor,          # images (B,3,H,W) in [-1,1]
                     fake: Tensor,          # G(m)
-                   ) -> dict[str, Tensor]: # gan, rec, roi, fm: scalars, without their weights
-    "The four losses of the generator."
-    logits, features = D(m, fake)
-    with torch.no_grad(): _, real_features = D(m, real)
-    return dict(gan=generator_loss(logits), rec=reconstruction_loss(fake, real), roi=roi_loss(fake, real, roi_of(m)),
-                fm=feature_matching_loss(features, real_features))
+                    names: Sequence[str] = TERMS, # the losses that are wanted
+                   ) -> dict[str, Tensor]: # by name: scalars, without their weights
+    "The losses of the generator."
+    terms = {}
+    if {"gan", "fm"} & {*names}: logits, features = D(m, fake)
+    if "gan" in names: terms["gan"] = generator_loss(logits)
+    if "rec" in names: terms["rec"] = reconstruction_loss(fake, real)
+    if "roi" in names: terms["roi"] = roi_loss(fake, real, roi_of(m))
+    if "fm" in names:
+        with torch.no_grad(): _, real_features = D(m, real)
+        terms["fm"] = feature_matching_loss(features, real_features)
+    return terms
 
 # %% ../nbs/02_dermgan.ipynb #41341727
 def weighted_sum(terms: dict[str, Tensor],  # the losses by name
@@ -295,7 +301,8 @@ def dermgan_step(G: nn.Module, D: nn.Module,  # generator, discriminator
                  weights: dict[str, float],   # of gan, rec, roi and fm
                  rate: Callable[[], float],   # learning rate of this step
                 ) -> Callable[[dict], dict]:  # the step for `Trainer.fit`
-    "One training step: D once, then G once (pix2pix's order)."
+    "One training step: D once, then G once (pix2pix's order); a loss of weight 0 is not computed."
+    wanted = [name for name in TERMS if weights[name]]
     def step(batch):
         set_lr((opt_G, opt_D), rate())
         x, m = random_turns(batch["image"], batch["map"])
@@ -304,7 +311,7 @@ def dermgan_step(G: nn.Module, D: nn.Module,  # generator, discriminator
         loss_D = discriminator_loss(real_logits, fake_logits)
         update(opt_D, loss_D/2)
         D.requires_grad_(False)
-        terms = generator_terms(D, m, x, fake)
+        terms = generator_terms(D, m, x, fake, wanted)
         update(opt_G, weighted_sum(terms, weights))
         D.requires_grad_(True)
         return dict(loss_D=loss_D, **terms, D_real=real_logits.sigmoid().mean(), D_fake=fake_logits.sigmoid().mean())
@@ -340,7 +347,7 @@ def train_dermgan(data: MapData,        # the training part
     config, loop = configure(DermGANConfig, config, parameters, dict(size=data.size, classes=data.classes))
     set_seed(config.seed)
     G, D = build_dermgan(config)
-    opt_G, opt_D = (torch.optim.Adam(net.parameters(), config.lr, betas=(config.beta1, .999)) for net in (G, D))
+    opt_G, opt_D = (torch.optim.Adam(net.parameters(), config.lr, betas=(config.beta1, .999), fused=True) for net in (G, D))
     trainer = Trainer(dict(G=G, D=D), dict(G=opt_G, D=opt_D), seed=config.seed, out_dir=out_dir, resume=resume, precision=config.precision,
                       config=config.stored(data), sample=None if show is None else lambda: draw(G, show), **loop)
     def rate(): return config.lr*linear_decay(trainer.step, trainer.total)

@@ -219,6 +219,19 @@ def test_dropping_a_loss_takes_only_its_slope(dropped):
     alone = slope({name: weights[name]*(name == dropped) for name in TERMS})
     torch.testing.assert_close(slope(weights) - slope(weights | {dropped: 0.}), alone, rtol=1e-3, atol=1e-6)
 
+@pytest.mark.parametrize("names, passes", [(TERMS, 2), (("gan", "rec"), 1), (("rec", "roi"), 0), (("fm",), 2)])
+def test_only_what_counts_is_computed(names, passes):
+    "Catches a pass of the discriminator whose loss has weight 0, and a loss that changes with those beside it."
+    torch.manual_seed(0)
+    D, calls = DermGANDiscriminator(2), []
+    D.register_forward_hook(lambda *_: calls.append(1))
+    m = as_input(np.stack([encode_map(1, "a", [[4, 4, 20, 20]], 32, CLASSES)]*2))
+    real, fake = torch.rand(2, 2, 3, 32, 32)*2 - 1
+    terms = generator_terms(D, m, real, fake, names)
+    assert list(terms) == [name for name in TERMS if name in names] and len(calls) == passes
+    whole = generator_terms(D, m, real, fake)
+    assert all(torch.equal(terms[name], whole[name]) for name in terms)
+
 def test_roi_of_reads_the_boxes_of_every_condition():
     "Catches a condition with green or blue at 0 that is taken for bare skin."
     for c in CLASSES:

@@ -9,12 +9,12 @@ __all__ = ['PatchDiscriminator']
 from torch import Tensor, nn
 
 from ..core.checks import check_number
-from .layers import normal_init
+from .layers import InstanceNorm, normal_init
 
 # %% ../../nbs/networks/04_patch.ipynb #652a5360
 def _halving(a, b):
     "Strided convolution from a to b channels, instance norm, leaky ReLU."
-    return [nn.Conv2d(a, b, 4, 2, 1), nn.InstanceNorm2d(b, affine=True), nn.LeakyReLU(.2)]
+    return [nn.Conv2d(a, b, 4, 2, 1), InstanceNorm(b), nn.LeakyReLU(.2)]
 
 class PatchDiscriminator(nn.Module):
     "Images to a map of scores (Isola et al. 2017; layers of Xia et al. 2019, Table 4)."

@@ -9,14 +9,16 @@ __all__ = ['ResidualBlock', 'ResNetGenerator']
 from torch import Tensor, nn
 
 from ..core.checks import check_number
-from .layers import check_images, normal_init
+from .layers import InstanceNorm, UpConv2d, check_images, normal_init
 
 # %% ../../nbs/networks/03_resnet.ipynb #3d727155
+def _instance_norm_relu(channels, slope=0.):
+    "Instance norm, (leaky) ReLU."
+    return [InstanceNorm(channels), nn.LeakyReLU(slope)]
+
 def _convolution(a, b, kernel, stride=1, slope=0.):
     "Convolution from a to b channels, instance norm, (leaky) ReLU."
-    return [nn.Conv2d(a, b, kernel, stride, kernel//2, bias=False),
-            nn.InstanceNorm2d(b, affine=True),
-            nn.LeakyReLU(slope)]
+    return [nn.Conv2d(a, b, kernel, stride, kernel//2, bias=False), *_instance_norm_relu(b, slope)]
 
 class ResidualBlock(nn.Module):
     "x + two convolutions of x, each with instance norm (He et al. 2016)."
@@ -50,7 +52,8 @@ class ResNetGenerator(nn.Module):
         first = _convolution(channels, width, 7)
         down = [layer for a, b in levels for layer in _convolution(a, b, 3, stride=2)]
         blocks = [ResidualBlock(widths[-1]) for _ in range(n_blocks)]
-        up = [layer for b, a in reversed(levels) for layer in (nn.Upsample(scale_factor=2), *_convolution(a, b, 3))]
+        up = [layer for b, a in reversed(levels)                    # Identity: weights are named by position
+              for layer in (nn.Identity(), UpConv2d(a, b, bias=False), *_instance_norm_relu(b))]
         last = nn.Conv2d(width, out_channels, 3, padding=1)
         self.layers = nn.Sequential(*first, *down, *blocks, *up, last, nn.Sigmoid())
         self.apply(normal_init)

@@ -11,14 +11,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..core.checks import check_choice, check_number
-from .layers import check_images
+from .layers import InstanceNorm, UpConv2d, check_images
 
 # %% ../../nbs/networks/02_unet.ipynb #d79ed170
+def _norm_relu(channels, norm, slope):
+    "Norm, (leaky) ReLU."
+    return [nn.BatchNorm2d(channels) if norm == "batch" else InstanceNorm(channels),
+            nn.LeakyReLU(slope, inplace=True) if slope else nn.ReLU(inplace=True)]
+
 def _conv(a, b, norm, slope):
     "3 x 3 convolution from a to b channels, norm, (leaky) ReLU."
-    return [nn.Conv2d(a, b, 3, padding=1, bias=False),
-            nn.BatchNorm2d(b) if norm == "batch" else nn.InstanceNorm2d(b, affine=True),
-            nn.LeakyReLU(slope, inplace=True) if slope else nn.ReLU(inplace=True)]
+    return [nn.Conv2d(a, b, 3, padding=1, bias=False), *_norm_relu(b, norm, slope)]
 
 # %% ../../nbs/networks/02_unet.ipynb #f4ca00f2
 class _Shortcut(nn.Module):
@@ -38,7 +41,7 @@ def _conv_block(a, b, norm, slope, residual):
 # %% ../../nbs/networks/02_unet.ipynb #ef4d9060
 def _up_block(a, b, norm, slope):
     "Twice the side, from a to b channels."
-    return nn.Sequential(nn.Upsample(scale_factor=2), *_conv(a, b, norm, slope))
+    return nn.Sequential(nn.Identity(), UpConv2d(a, b, bias=False), *_norm_relu(b, norm, slope))  # Identity: weights are named by position
 
 # %% ../../nbs/networks/02_unet.ipynb #a7d07ffd
 class SegmentationUNet(nn.Module):

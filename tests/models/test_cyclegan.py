@@ -11,6 +11,7 @@ from medgan.models.cyclegan import (
     ImagePool,
     TranslationConfig,
     TwoDomains,
+    both_scores,
     cyclegan_terms,
     train_conditional_gan,
     train_cyclegan,
@@ -66,8 +67,15 @@ def test_discriminator_sees_its_domain(monkeypatch):
     monkeypatch.setattr(PatchDiscriminator, "forward", lambda self, x: (seen.append(x.detach()), score(self, x))[1])
     dark, bright = (as_image_data(np.full((8, 32, 32), v, np.uint8)) for v in (20, 220))
     train_cyclegan(TwoDomains(dark, bright), CONFIG | dict(batch_size=8, epochs=1), progress="")
-    D_a_of_a, _, D_b_of_b, _ = seen[:4]                                      # D_a(a), D_a(F(b)), D_b(b), D_b(G(a))
+    (D_a_of_a, _), (D_b_of_b, _) = (both.chunk(2) for both in seen[:2])       # D_a of a and F(b), D_b of b and G(a)
     assert torch.allclose(D_a_of_a, torch.tensor(20/255)) and torch.allclose(D_b_of_b, torch.tensor(220/255))
+
+def test_both_at_once():
+    "Catches scores that are dealt to the wrong side where the two are not equally many, or that depend on what else is judged."
+    torch.manual_seed(0)
+    D = PatchDiscriminator(1, 2).double()
+    real, fake = torch.rand(3, 1, 32, 32, dtype=torch.double), torch.rand(2, 1, 32, 32, dtype=torch.double)
+    for ours, alone in zip(both_scores(D, real, fake), (D(real), D(fake)), strict=True): assert torch.allclose(ours, alone)
 
 def test_pool_is_not_touched_from_outside():
     "Catches a pool that hands out views of what it keeps."
