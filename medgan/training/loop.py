@@ -83,10 +83,10 @@ class EMA:
     def update(self, batch_size, images_seen):
         halflife = self.halflife if self.rampup is None else min(self.halflife, max(images_seen*self.rampup, 1e-8))
         keep = 0.5**(batch_size/halflife)
-        live = self.module.state_dict()
-        for name, mean in self.average.state_dict().items():
-            if mean.is_floating_point(): mean.lerp_(live[name], 1 - keep)
-            else: mean.copy_(live[name])
+        live, mean = self.module.state_dict(), self.average.state_dict()
+        smooth = [name for name, x in mean.items() if x.is_floating_point()]
+        torch._foreach_lerp_([mean[name] for name in smooth], [live[name] for name in smooth], 1 - keep) # on a GPU at one go
+        for name in mean.keys() - set(smooth): mean[name].copy_(live[name])
 
 # %% ../../nbs/training/02_loop.ipynb #6abdb6fd
 @contextmanager
@@ -287,6 +287,11 @@ def _parts(trainer):
     averages = {name: e.average for name, e in trainer.ema.items()}
     return dict(modules=trainer.modules, ema=averages, optimizers=trainer.optimizers, extra=trainer.extra)
 
+def _state(trainer):
+    "Everything that the next step depends on; the tensors are those that the next step changes."
+    parts = {kind: {name: x.state_dict() for name, x in things.items()} for kind, things in _parts(trainer).items()}
+    return dict(step=trainer.step, images=trainer.images, seen=torch.from_numpy(trainer.seen)) | parts
+
 def _note(trainer, codes):
     "Let all networks and averages know of the groups that train them."
     trainer.seen = np.union1d(trainer.seen, codes)
@@ -306,7 +311,7 @@ def _take_up(trainer, state):
 def _kept(trainer):
     "What a checkpoint holds: the state, and the terms of the steps that are in no row of the statistics yet."
     waiting = [[step, terms] for step, terms in trainer._pending]
-    return trainer.state_dict() | dict(waiting=waiting, seconds=perf_counter() - trainer._since if waiting else 0.)
+    return _state(trainer) | dict(waiting=waiting, seconds=perf_counter() - trainer._since if waiting else 0.)
 
 def _open(trainer):
     "Take up what the run's folder holds, and begin there."
@@ -346,9 +351,11 @@ class Trainer:
         self.world, self.is_main = self.accelerator.num_processes, self.accelerator.is_main_process
         self.modules, self.optimizers, self.ema, self.extra = modules, optimizers, ema or {}, state or {}
         self.seed, self.sample, self.precision = seed, sample, precision
+        is_cpu = self.device.type == "cpu"           # `torch.manual_seed` turns to all devices, which takes a hundred times as long
+        self._seed: Callable[[int], Any] = torch.default_generator.manual_seed if is_cpu else torch.manual_seed
         self.step, self.total, self.images = 0, 0, 0 # steps done and in all, images seen
         self.rows: list[dict] = []                   # statistics
-        self.seen = group_codes([])                  # groups that trained it
+        self.seen, self._noted = group_codes([]), None # groups that trained it, and the data by which that is known
         self._pending: list[tuple[int, dict[str, Tensor]]] = []
         for module in (*modules.values(), *(e.average for e in self.ema.values())): module.to(self.device)
         self.folder = None
@@ -379,8 +386,7 @@ class Trainer:
 
     def state_dict(self) -> dict: # a copy: going on does not change it
         "Everything that the next step depends on."
-        parts = {kind: {name: x.state_dict() for name, x in things.items()} for kind, things in _parts(self).items()}
-        return deepcopy(dict(step=self.step, images=self.images, seen=torch.from_numpy(self.seen)) | parts)
+        return deepcopy(_state(self))
 
     def load_state_dict(self, state: dict):
         "Go on from a state; it is copied."
@@ -403,7 +409,8 @@ class Trainer:
         self._per_epoch, of_epoch = len(epoch_rows(len(data), batch_size, self.seed, 0)), None
         self._batch_size, self.total = batch_size, max(1, round(epochs*self._per_epoch))
         for module in self.modules.values(): module.train()
-        _note(self, group_codes(getattr(data, "groups", ())))
+        if data is not self._noted: _note(self, group_codes(getattr(data, "groups", ())))
+        self._noted = data                                  # whoever goes on with it, an epoch a call, need not count again
         is_shown = self.loop.progress and self.is_main
         locked: AbstractContextManager = self.folder.locked() if self.folder else nullcontext()
         is_alone = self.world == 1                          # several processes would not stop at one step
@@ -415,7 +422,7 @@ class Trainer:
                 if of_epoch != epoch: of_epoch, order = epoch, epoch_rows(len(data), batch_size, self.seed, epoch)
                 if not self._pending: self._since = perf_counter()
                 batch = data.read(order[position][self.rank::self.world], self.device)
-                torch.manual_seed(mixed_seed(self.seed, self.step, self.rank, self.loop.salt))
+                self._seed(mixed_seed(self.seed, self.step, self.rank, self.loop.salt))
                 with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"): scalars = step(batch)
                 if self._pending and self._pending[-1][1].keys() != scalars.keys(): self._flush()  # a row has the terms of one kind of step
                 self.step, self.images = self.step + 1, self.images + batch_size

@@ -10,8 +10,9 @@ from small_runs import FullDisk, assert_same_run, contents, rows, toy_data, toy_
 from torch import nn
 
 from medgan.core.checks import ParameterError
+from medgan.data.splits import group_codes
 from medgan.training.checkpoints import CheckpointError, checkpoints, load_checkpoint, same_state
-from medgan.training.loop import NonFiniteLoss, Trainer
+from medgan.training.loop import EMA, NonFiniteLoss, Trainer, mixed_seed
 
 # ---- going on
 
@@ -206,3 +207,37 @@ def test_tensorboard(tmp_path):
     toy_run(tmp_path, 1, tensorboard=True)
     events, = tmp_path.glob("events.out.tfevents.*")
     assert b"loss" in events.read_bytes()
+
+# ---- what each step and each call does beside
+
+def test_average_of_each_kind_of_number():
+    "Catches an average that leaves a weight or a float buffer out, smooths a counter, or differs in the last bit from weight by weight."
+    net = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 1).double())
+    ema = EMA(net, halflife=10)
+    before = deepcopy(ema.average.state_dict())
+    for x in net.state_dict().values(): x.add_(1 if x.dtype == torch.int64 else torch.randn_like(x))
+    ema.update(5, 100)
+    for name, live in net.state_dict().items():
+        expected = torch.lerp(before[name], live, 1 - .5**.5) if live.is_floating_point() else live
+        assert torch.equal(ema.average.state_dict()[name], expected), name
+
+def test_groups_are_noted_once_a_set(monkeypatch):
+    "Catches groups that are hashed again with each epoch, and a second set whose groups are not noted."
+    hashed = []
+    def counted(groups):
+        hashed.append(list(groups))
+        return group_codes(groups)
+    trainer, first, second = toy_trainer(), toy_data(), toy_data(1, n=48)
+    monkeypatch.setattr("medgan.training.loop.group_codes", counted)
+    for n, data in enumerate((first, first, second, second), 1): trainer.fit(trainer.own_step, data, n/5, 8)
+    assert hashed == [first.groups.tolist(), second.groups.tolist()]
+    for net in (trainer.modules["net"], trainer.ema["net"].average): assert np.array_equal(net.seen, group_codes(second.groups))
+
+def test_a_step_draws_by_its_number_alone():
+    "Catches a step whose numbers depend on what was drawn before it, and a generator that torch.rand does not draw from."
+    drawn = []
+    trainer = Trainer({}, {}, seed=7, progress="")
+    trainer.fit(lambda batch: drawn.append(torch.rand(())) or {"a": drawn[-1]}, toy_data(), 2/5, 8)
+    for i, x in enumerate(drawn):
+        torch.manual_seed(mixed_seed(7, i, 0, 0))
+        assert x == torch.rand(())
