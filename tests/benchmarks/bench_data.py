@@ -88,9 +88,9 @@ def preparations(root, paths, turns, cache):
         return load()
     def pillow(draft): return lambda: [decoded(path, draft) for path in paths]
     one_thread = patch("medgan.data.sources.os.cpu_count", lambda: 1)
-    with one_thread: times = in_turns({"Pillow": pillow(False), "Pillow, draft": pillow(True), "medgan": prepare, "opening": load}, turns)
-    return [compared("preparing", times, "medgan", "Pillow"), compared("preparing", times, "medgan", "Pillow, draft"),
-            compared("opening again", times, "opening", "medgan", 20.), limited("preparing", len(paths), times["medgan"], 167)]
+    with one_thread: times = in_turns({"Pillow": pillow(False), "Pillow, draft": pillow(True), "preparing": prepare, "opening": load}, turns)
+    return [compared("preparing", times, "preparing", "Pillow"), compared("preparing", times, "preparing", "Pillow, draft"),
+            compared("opening again", times, "opening", "preparing", 20.), limited("preparing", len(paths), times["preparing"], 167)]
 
 def limited(what, n, times, limit):
     "Images a second, of which there are to be so many."

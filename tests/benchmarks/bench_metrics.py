@@ -10,7 +10,8 @@ numbers NumPy's power, by which torch-fidelity makes the kernel, is ten times as
 - density + coverage: the package prdc (k = 5), which computes precision and recall in the same call, too; on one thread, as we do.
 - KID, everything: torch-fidelity with one subset of all images, that is the same number of kernel values. Its usual 100 subsets of 1,000
   are another amount of work (3e8 kernel values, ours are 2 N^2) and another estimate, with more noise: that line has no goal.
-- FID is torch-fidelity's own code, so that a comparison with it would say nothing; it stands beside the formula as it is published.
+- FID is torch-fidelity's own code, so that a comparison with it would say nothing; it stands beside the formula as it is published,
+  without a goal.
 - intervals: everything and both halves of 20 deals, by `compare_features` in one go and by torch-fidelity one after the other.
 - memory: how far a process of its own grows in the call (Linux).
 """
@@ -79,7 +80,7 @@ WAYS = dict(     # what is computed, beside what, ours, theirs, goal
     coverage=("density + coverage", "prdc", prdc, their_prdc, 1.),
     kid=("KID, everything", "torch-fidelity, 1 subset of all", kid, their_kid, 1.),
     subsets=("KID", "torch-fidelity, 100 subsets of 1,000", kid, lambda x, y: their_kid(x, y, 100, 1000), float("nan")),
-    fid=("FID", "the formula in NumPy and SciPy", fid, published_fid, 1.),
+    fid=("FID", "the formula in NumPy and SciPy", fid, published_fid, float("nan")),
     intervals=("intervals from 20 deals", "torch-fidelity, 41 times", in_one_go, one_after_the_other, 1.))
 
 def time(key, n, dim, turns):
