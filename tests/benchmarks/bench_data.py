@@ -88,7 +88,8 @@ def preparations(root, paths, turns, cache):
         return load()
     def pillow(draft): return lambda: [decoded(path, draft) for path in paths]
     one_thread = patch("medgan.data.sources.os.cpu_count", lambda: 1)
-    with one_thread: times = in_turns({"Pillow": pillow(False), "Pillow, draft": pillow(True), "preparing": prepare, "opening": load}, turns)
+    ways = {"Pillow": pillow(False), "Pillow, draft": pillow(True), "preparing": prepare, "opening": load}     # opens what is prepared
+    with one_thread: times = in_turns(ways, turns)
     return [compared("preparing", times, "preparing", "Pillow"), compared("preparing", times, "preparing", "Pillow, draft"),
             compared("opening again", times, "opening", "preparing", 20.), limited("preparing", len(paths), times["preparing"], 167)]
 
