@@ -47,7 +47,7 @@ each_paper = pytest.mark.parametrize("nb", PAPERS, ids=_id)
 def test_there_are_notebooks():
     "Catches a wrong folder: all tests below would pass on none."
     there = {_id(p) for p in NBS}
-    assert {"core/02_plots.ipynb", "training/02_loop.ipynb", "report/00_ledger.ipynb", "01_cdcgan.ipynb"} <= there
+    assert {"core/02_plots.ipynb", "training/03_loop.ipynb", "report/00_ledger.ipynb", "01_cdcgan.ipynb"} <= there
 
 def files_of(root):
     "Size and time of all files below a folder that belong to the project: what a run may not touch."

@@ -100,25 +100,31 @@ def _extrapolated(values):
     "FIDs (1+2S,) of everything and of the halves, the first one brought to infinitely many images."
     return np.concatenate([[2*values[0] - values[1:].mean()], values[1:]])
 
+# %% ../../nbs/evaluate/02_metrics.ipynb #a5babfb3
+def _products(x, y, side):
+    "Inner products tile by tile: rows of `x`, rows of `y`, (A,B). Of a set with itself the tiles on and above the diagonal alone."
+    for i in range(0, len(x), side):
+        for j in range(i if x is y else 0, len(y), side):
+            a, b = slice(i, i + side), slice(j, j + side)
+            yield a, b, x[a] @ y[b].T
+
 # %% ../../nbs/evaluate/02_metrics.ipynb #f59d7020
-def _kernel_sums(x, y, px, py, rows=1000):
+def _kernel_sums(x, y, px, py):
     "For each pair of parts the sum of the kernel over all its pairs of images: in the features' precision, rows in float64."
     mx, my, total = px.T.astype(np.float64), py.T.astype(y.dtype), np.zeros(len(px))
-    for start in range(0, len(x), rows):                                # block by block
-        here = slice(start, start + rows)
-        right = slice(start if x is y else 0, None)                     # a set with itself: k(a,b) = k(b,a)
-        k = x[here] @ y[right].T
+    for a, b, k in _products(x, y, 1024):
         k /= x.shape[1]
         k += 1
-        k *= k*k                                   # in place: (rows,M) is large
-        if x is y: k[:, rows:] *= 2
-        total += ((k @ my[right])*mx[here]).sum(0)
+        k *= k*k                                   # in place: a tile is large
+        mirrored = 2 if x is y and a != b else 1   # k(a,b) = k(b,a)
+        total += mirrored*((k @ my[b])*mx[a]).sum(0)
     return total
 
 # %% ../../nbs/evaluate/02_metrics.ipynb #04c599c5
 def _mean_within(f, p):
     "Mean kernel of two different images of each part."
-    itself, n = ((f.astype(np.float64)**2).sum(1)/f.shape[1] + 1)**3, p.sum(1)
+    squares = np.einsum("nd,nd->n", f, f, dtype=np.float64)      # no copy of all features in float64
+    itself, n = (squares/f.shape[1] + 1)**3, p.sum(1)
     return (_kernel_sums(f, f, p, p) - p @ itself)/(n*(n - 1))
 
 def _kid_parts(x, y, px, py):
@@ -138,43 +144,69 @@ def kid(generated: np.ndarray | Tensor, # features (N,dim)
 K_PRECISION, K_DENSITY = 3, 5
 N_MIN = 4*(K_DENSITY + 1)   # images in a set: each half must have k neighbours
 
+# %% ../../nbs/evaluate/02_metrics.ipynb #018e9869
+def _squared_distances(x, y):
+    "Tile by tile, as in `_products`; rounding may leave a distance of 0 a little below it."
+    xx, yy = (np.einsum("nd,nd->n", f, f) for f in (x, y))
+    for a, b, d in _products(x, y, 2048):
+        d *= -2
+        d += xx[a, None]
+        d += yy[b]
+        yield a, b, torch.from_numpy(d)
+
+# %% ../../nbs/evaluate/02_metrics.ipynb #89e62a32
+def _nearest(x, n):
+    "Squared distances to the `n` nearest images of the same set, each image itself among them, and their rows: both (N,n), sorted."
+    distance, near = torch.from_numpy(np.full((len(x), n), np.inf, x.dtype)), torch.zeros(len(x), n, dtype=torch.int64)
+    def take(here, tile, first):                  # the nearest of those so far and of a tile's columns
+        d, i = tile.topk(min(n, tile.shape[1]), largest=False)
+        d, i = torch.cat([distance[here], d], 1), torch.cat([near[here], i + first], 1)
+        distance[here], order = d.topk(n, largest=False)
+        near[here] = i.gather(1, order)
+    for a, b, tile in _squared_distances(x, x):
+        take(a, tile, b.start)
+        if a != b: take(b, tile.T.contiguous(), a.start)
+    return distance.clamp_min_(0), near
+
 # %% ../../nbs/evaluate/02_metrics.ipynb #f36fbcda
-def _radii(x, parts, ks, rows=1000):
-    "Distance of each image to its k-th neighbour in each part that it belongs to, -1 elsewhere: {k: (P,N)}."
-    n_near = min(len(x), 8*max(ks) + 16)      # of these, more than k lie in the same half, but for a chance below 1e-7
-    radii = {k: x.new_full(parts.shape, -1.) for k in ks}
-    for start in range(0, len(x), rows):
-        here = slice(start, start + rows)
-        distance, near = torch.cdist(x[here], x).topk(n_near, largest=False)
-        member = parts[:, near]                                             # (P,B,n_near)
-        rank = member.cumsum(2)
+def _radii(x, parts, ks):
+    "Squared distance of each image to its k-th neighbour in each part that it belongs to, -1 elsewhere: {k: (P,N)}."
+    n_near = max(ks) + 1                          # the first is the image itself
+    if not parts.all(): n_near = 8*n_near + 8     # of these, more than k lie in the same half, but for a chance below 1e-7
+    distance, near = _nearest(x, min(len(x), n_near))
+    radii = {k: distance.new_full(parts.shape, -1.) for k in ks}
+    for p, part in enumerate(torch.from_numpy(parts)):
+        member = part[near]                                                 # (N,n_near)
+        rank = member.cumsum(1)
         for k in ks:
-            found = member & (rank == k + 1)                                # the first is the image itself
-            if not (found.any(2) | ~parts[:, here]).all():
+            found = member & (rank == k + 1)
+            if not (found.any(1) | ~part).all():
                 raise MetricError(f"a half has no {k} neighbours for an image: too few images, or groups too unequal")
-            radii[k][:, here] = torch.where(parts[:, here], torch.where(found, distance, 0).sum(2), -1)
+            radii[k][p] = torch.where(part, torch.where(found, distance, 0).sum(1), -1)
     return radii
 
 # %% ../../nbs/evaluate/02_metrics.ipynb #abe4d620
-def _prdc_parts(x, y, px, py, rows=1000):
+def _close(tile, bound, a, b):
+    "The pairs of a tile that are within a bound, few of all: squared distance, row in `x`, row in `y`."
+    i, j = (tile <= bound).nonzero(as_tuple=True)
+    return tile[i, j].clamp_min(0), i + a.start, j + b.start
+
+def _prdc_parts(x, y, px, py):
     "Precision, recall, density and coverage of each pair of parts, from one pass over the distances: {name: (P,)}."
-    x, y, px, py = map(torch.from_numpy, (x, y, px, py))
     ry, rx = _radii(y, py, (K_PRECISION, K_DENSITY)), _radii(x, px, (K_PRECISION,))[K_PRECISION]
+    px, py = torch.from_numpy(px), torch.from_numpy(py)
     inside, n_balls = torch.zeros_like(px), torch.zeros(len(px)).double()
     recalled, covered = torch.zeros_like(py), torch.zeros_like(py)
-    widest_y, widest_x = torch.maximum(*ry.values()).amax(0), rx.amax(0)
-    for start in range(0, len(x), rows):
-        distance = torch.cdist(x[start:start + rows], y)
-        i, j = (distance <= widest_y).nonzero(as_tuple=True)                # few pairs are in any ball at all
-        d, i = distance[i, j], i + start
+    widest_y, widest_x = torch.maximum(*ry.values()).amax(0), rx.amax(0)    # beyond them a pair is in no ball at all
+    for a, b, tile in _squared_distances(x, y):
+        d, i, j = _close(tile, widest_y[b], a, b)
         for p in range(len(px)):
             hit = (d <= ry[K_PRECISION][p, j]) & px[p, i]
             inside[p, i[hit]] = True
             hit = (d < ry[K_DENSITY][p, j]) & px[p, i]
             n_balls[p] += hit.sum()
             covered[p, j[hit]] = True
-        i, j = (distance <= widest_x[start:start + rows, None]).nonzero(as_tuple=True)
-        d, i = distance[i, j], i + start
+        d, i, j = _close(tile, widest_x[a, None], a, b)
         for p in range(len(px)): recalled[p, j[(d <= rx[p, i]) & py[p, j]]] = True
     nx, ny = px.sum(1).double(), py.sum(1).double()
     values = dict(precision=inside.sum(1)/nx, recall=recalled.sum(1)/ny,
@@ -196,10 +228,11 @@ def coverage_by_class(generated: np.ndarray | Tensor, # features (N,dim)
                       level: float = .95,   # of Wilson's interval
                      ) -> pd.DataFrame:     # one row a class: n, k, value, low, high
     "Coverage (Naeem et al. 2020) among the real images of each class."
-    x, y = map(torch.from_numpy, _checked_features(generated, real, K_DENSITY + 1))
-    radius = _radii(y, torch.ones(1, len(y), dtype=torch.bool), (K_DENSITY,))[K_DENSITY][0]
-    covered = torch.cat([torch.cdist(rows, x).amin(1) for rows in y.split(1000)]) < radius
-    by_class = pd.Series(covered.numpy()).groupby(np.asarray(labels))
+    x, y = _checked_features(generated, real, K_DENSITY + 1)
+    radius = _radii(y, _all(y), (K_DENSITY,))[K_DENSITY][0]
+    nearest = torch.full_like(radius, torch.inf)
+    for a, _, tile in _squared_distances(y, x): nearest[a] = torch.minimum(nearest[a], tile.amin(1).clamp_min(0))
+    by_class = pd.Series((nearest < radius).numpy()).groupby(np.asarray(labels))
     table = pd.DataFrame(dict(n=by_class.size(), k=by_class.sum()))
     table["value"] = table.k/table.n
     table[["low", "high"]] = [wilson_interval(k, n, level) for k, n in zip(table.k, table.n)]

@@ -14,8 +14,20 @@ from torch_fidelity.metric_prc import prc_features_to_metric
 from medgan.data.images import load_data
 from medgan.data.registry import DataError
 from medgan.data.splits import group_codes
+from medgan.evaluate import metrics
 from medgan.evaluate.features import ExtractorError, load_extractor
-from medgan.evaluate.metrics import Generated, MetricError, compare_features, evaluate, fid, interval_cover, kid, prdc
+from medgan.evaluate.metrics import (
+    Generated,
+    MetricError,
+    compare_features,
+    coverage_by_class,
+    evaluate,
+    fid,
+    half_splits,
+    interval_cover,
+    kid,
+    prdc,
+)
 from medgan.training.checkpoints import note_seen
 
 def pair(n, m, dim, dtype, seed=0):
@@ -51,6 +63,20 @@ def test_equals_prdc(n, m, dim, dtype):
     x, y = pair(n, m, dim, "f8")
     theirs, ours = compute_prdc(real_features=y, fake_features=x, nearest_k=5), prdc(x, y)
     for name in ("density", "coverage"): assert ours[name] == pytest.approx(theirs[name], abs=1e-12)
+
+def test_halves_as_if_alone():
+    "Catches a tile that is left out, counted twice or put to other rows, and neighbours of the whole set instead of the half."
+    x, y = pair(2100, 4200, 8, "f8")                                  # tiles are of 1,024 and 2,048 images
+    px, py = half_splits(len(x), 2, seed=0), half_splits(len(y), 2, seed=1)
+    together = metrics._prdc_parts(x, y, px, py) | dict(kid=metrics._kid_parts(x, y, px, py))
+    for p, (a, b) in enumerate(zip(px, py)):
+        alone = prdc(x[a], y[b]) | dict(kid=kid(x[a], y[b]))
+        assert {name: values[p] for name, values in together.items()} == pytest.approx(alone, abs=1e-12)
+
+def test_coverage_of_one_class():
+    "Catches distances that are compared with squared ones, and the nearest image of the last tile alone."
+    x, y = pair(2100, 4200, 16, "f4")
+    assert coverage_by_class(x, y, ["one"]*len(y)).value["one"] == prdc(x, y)["coverage"]
 
 def test_kid_is_the_mean_over_subsets():
     "Catches an estimate that is not torch-fidelity's usual one on average (100 subsets)."

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 import medgan.training.checkpoints as checkpoints_module
-import medgan.training.loop as loop_module
+import medgan.training.run_folder as run_folder_module
 from medgan.cdcgan import train_cdcgan
 from medgan.data.images import ImageData
 from medgan.training.checkpoints import checkpoints, load_checkpoint, same_state
@@ -126,7 +126,7 @@ def arm(moment, n, out_dir):
             return update(*args)
         Trainer.update = told
     if moment in ("checkpoint", "row"):                                      # half of it is written
-        mode, module = dict(checkpoint=("wb", checkpoints_module), row=("a", loop_module))[moment]
+        mode, module = dict(checkpoint=("wb", checkpoints_module), row=("a", run_folder_module))[moment]
         module.open = lambda path, m="r", *a: HalfFile(open(path, m, *a)) if m == mode and now() else open(path, m, *a)
     if moment == "file":                                                     # any file of the run is made, emptied, renamed or removed
         inside = []

@@ -1,17 +1,17 @@
 "The loop: a run goes on as itself or not at all, keeps all that its steps depend on, takes up a state in memory, and stops at nonsense."
 import shutil
 from copy import deepcopy
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from small_runs import FullDisk, assert_same_run, contents, rows, toy_data, toy_run, toy_trainer, train
+from small_runs import assert_same_run, contents, rows, toy_data, toy_run, toy_trainer, train
 from torch import nn
 
 from medgan.core.checks import ParameterError
+from medgan.data.splits import group_codes
 from medgan.training.checkpoints import CheckpointError, checkpoints, load_checkpoint, same_state
-from medgan.training.loop import NonFiniteLoss, Trainer
+from medgan.training.loop import EMA, NonFiniteLoss, Trainer, mixed_seed
 
 # ---- going on
 
@@ -76,63 +76,6 @@ def test_run_is_not_overwritten(undisturbed):
     before = contents(undisturbed[0])
     with pytest.raises(ParameterError, match="holds a run already .*resume=True"): train(undisturbed[0])
     assert contents(undisturbed[0]) == before
-
-# ---- a run's folder
-
-def cut_first_row(path): path.write_text("".join(path.read_text().splitlines(keepends=True)[1:]))
-def cut_last_row(path): path.write_text("".join(path.read_text().splitlines(keepends=True)[:-1]))
-def double_row(path): path.write_text(path.read_text() + path.read_text().splitlines(keepends=True)[-1])
-def turn_a_row(path): path.write_bytes(path.read_bytes().replace(b'"step": 4', b'"step\x80: 4'))
-
-def empty(path): path.write_bytes(b"")
-
-@pytest.mark.parametrize("damage", [Path.unlink, empty, cut_first_row, cut_last_row, double_row, turn_a_row],
-                         ids=["gone", "emptied", "first row gone", "last row gone", "a row twice", "a turned bit"])
-def test_damaged_statistics(tmp_path, damage):
-    "Catches statistics that lack rows, or have some twice, and are gone on with in silence: every curve of the run would be wrong."
-    toy_run(tmp_path, 1)
-    damage(tmp_path/"stats.jsonl")
-    before = contents(tmp_path)
-    with pytest.raises(CheckpointError, match="stats.jsonl is damaged: its rows up to step 5 do not follow each other"):
-        toy_run(tmp_path, 2, resume=True)
-    assert contents(tmp_path) == before
-
-@pytest.mark.parametrize("rubbish", [b"\0"*300, b'{"step": 3, "los}\n', b'{"a": 3}\n', b"[1, 2]\n", b'{"step": 7, "loss"'],
-                         ids=["zeros", "half a number", "no step", "a list", "half a row"])
-def test_rubbish_behind_the_statistics(tmp_path, rubbish):
-    "Catches a run that cannot go on after a power cut, which leaves anything behind the rows that were written."
-    toy_run(tmp_path/"a", 2)
-    toy_run(tmp_path/"b", 1)
-    with open(tmp_path/"b"/"stats.jsonl", "ab") as file: file.write(rubbish)
-    toy_run(tmp_path/"b", 2, resume=True)
-    assert rows(tmp_path/"b")[-1] == rows(tmp_path/"a")[-1] and [r["step"] for r in rows(tmp_path/"b")] == [2, 4, 5, 6, 8, 10]
-
-def test_two_runs_in_one_folder(tmp_path):
-    "Catches two runs that mix their checkpoints and statistics in one folder, at once or one after the other."
-    first = toy_trainer(tmp_path, log_every=1)
-    with first.folder.locked(), pytest.raises(ParameterError, match="out_dir=.*another run is writing here; name another folder"):
-        toy_trainer(tmp_path)
-    toy_run(tmp_path, 1)
-    before = contents(tmp_path)
-    with pytest.raises(ParameterError, match="another run has written here meanwhile"): first.fit(first.own_step, toy_data(), 1, 8)
-    assert contents(tmp_path) == before
-    assert toy_run(tmp_path, 2, resume=True).step == 10                     # the lock is free again
-
-@pytest.mark.parametrize("full, module, message", [("checkpoint", "checkpoints", "checkpoint-00000010.safetensors could not be written"),
-                                                   ("row", "loop", "stats.jsonl could not be written")])
-def test_full_disk(tmp_path, monkeypatch, full, module, message):
-    "Catches an error that does not say where there is no room, a half-written file, and a last good checkpoint that is lost."
-    toy_run(tmp_path, 1)
-    before = contents(tmp_path)
-    mode, real = dict(checkpoint="wb", row="a")[full], open
-    trainer = toy_trainer(tmp_path, resume=True)
-    with monkeypatch.context() as patched:
-        patched.setattr(f"medgan.training.{module}.open", lambda p, m="r", *a: (FullDisk if m == mode else real)(p, m), raising=False)
-        with pytest.raises(CheckpointError, match=f"{tmp_path}: {message}.*No space left.*checkpoint-00000005.*resume=True"):
-            trainer.fit(trainer.own_step, toy_data(), 2, 8)
-    assert {name: data for name, data in contents(tmp_path).items() if name != "stats.jsonl"} == {
-        name: data for name, data in before.items() if name != "stats.jsonl"}
-    assert toy_run(tmp_path, 2, resume=True).step == 10
 
 # ---- a state in memory
 
@@ -206,3 +149,37 @@ def test_tensorboard(tmp_path):
     toy_run(tmp_path, 1, tensorboard=True)
     events, = tmp_path.glob("events.out.tfevents.*")
     assert b"loss" in events.read_bytes()
+
+# ---- what each step and each call does beside
+
+def test_average_of_each_kind_of_number():
+    "Catches an average that leaves a weight or a float buffer out, smooths a counter, or differs in the last bit from weight by weight."
+    net = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 1).double())
+    ema = EMA(net, halflife=10)
+    before = deepcopy(ema.average.state_dict())
+    for x in net.state_dict().values(): x.add_(1 if x.dtype == torch.int64 else torch.randn_like(x))
+    ema.update(5, 100)
+    for name, live in net.state_dict().items():
+        expected = torch.lerp(before[name], live, 1 - .5**.5) if live.is_floating_point() else live
+        assert torch.equal(ema.average.state_dict()[name], expected), name
+
+def test_groups_are_noted_once_a_set(monkeypatch):
+    "Catches groups that are hashed again with each epoch, and a second set whose groups are not noted."
+    hashed = []
+    def counted(groups):
+        hashed.append(list(groups))
+        return group_codes(groups)
+    trainer, first, second = toy_trainer(), toy_data(), toy_data(1, n=48)
+    monkeypatch.setattr("medgan.training.loop.group_codes", counted)
+    for n, data in enumerate((first, first, second, second), 1): trainer.fit(trainer.own_step, data, n/5, 8)
+    assert hashed == [first.groups.tolist(), second.groups.tolist()]
+    for net in (trainer.modules["net"], trainer.ema["net"].average): assert np.array_equal(net.seen, group_codes(second.groups))
+
+def test_a_step_draws_by_its_number_alone():
+    "Catches a step whose numbers depend on what was drawn before it, and a generator that torch.rand does not draw from."
+    drawn = []
+    trainer = Trainer({}, {}, seed=7, progress="")
+    trainer.fit(lambda batch: drawn.append(torch.rand(())) or {"a": drawn[-1]}, toy_data(), 2/5, 8)
+    for i, x in enumerate(drawn):
+        torch.manual_seed(mixed_seed(7, i, 0, 0))
+        assert x == torch.rand(())
