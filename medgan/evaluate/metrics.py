@@ -143,7 +143,7 @@ def _squared_distances(x, y):
         yield a, b, torch.from_numpy(d)
 
 # %% ../../nbs/evaluate/02_metrics.ipynb #89e62a32
-def _nearest(x, n):
+def _neighbours(x, n):
     "Squared distances to the `n` nearest images of the same set, each image itself among them, and their rows: both (N,n), sorted."
     distance, near = torch.from_numpy(np.full((len(x), n), np.inf, x.dtype)), torch.zeros(len(x), n, dtype=torch.int64)
     def take(here, tile, first):                  # the nearest of those so far and of a tile's columns
@@ -161,7 +161,7 @@ def _radii(x, parts, ks):
     "Squared distance of each image to its k-th neighbour in each part that it belongs to, -1 elsewhere: {k: (P,N)}."
     n_near = max(ks) + 1                          # the first is the image itself
     if not parts.all(): n_near = 8*n_near + 8     # of these, more than k lie in the same half, but for a chance below 1e-7
-    distance, near = _nearest(x, min(len(x), n_near))
+    distance, near = _neighbours(x, min(len(x), n_near))
     radii = {k: distance.new_full(parts.shape, -1.) for k in ks}
     for p, part in enumerate(torch.from_numpy(parts)):
         member = part[near]                                                 # (N,n_near)
