@@ -27,7 +27,7 @@ from medgan.cdcgan import (
 from medgan.core.checks import ParameterError
 from medgan.core.plots import as_uint8
 from medgan.data.images import as_image_data, load_data
-from medgan.evaluate.metrics import evaluate
+from medgan.evaluate.generators import evaluate
 from medgan.training.checkpoints import CheckpointError, save_checkpoint
 from medgan.training.loop import Trainer
 

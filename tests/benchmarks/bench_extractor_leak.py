@@ -8,7 +8,8 @@ import sys
 from medgan.data.images import load_data
 from medgan.data.splits import share_known
 from medgan.evaluate.features import Extractor, FeatureCNN, image_features, weights_file
-from medgan.evaluate.metrics import compare_features, noise_like
+from medgan.evaluate.generators import noise_like
+from medgan.evaluate.metrics import compare_features
 from medgan.training.checkpoints import load_checkpoint
 
 def measured(file, parts):
