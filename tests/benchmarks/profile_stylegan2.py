@@ -1,10 +1,10 @@
 """Where the time of a training step of StyleGAN2-ADA goes, how far it is from what the machine can do, and what torch.compile changes.
 
-python tests/benchmarks/profile_stylegan2.py [--size 64] [--preset laptop] [--batch_size 16] [--threads 2] [--pipe bgc]
-                                              [--precision no] [--compile] [--operators]
+python -m tests.benchmarks.profile_stylegan2 [--size 64] [--preset laptop] [--batch_size 16] [--threads 2] [--pipe bgc]
+                                             [--precision no] [--compile] [--operators]
 
 Sixteen steps, so that every lazy regulariser has its share, with augmentation at p = 0.5; on the GPU where there is one.
-Floating-point operations are counted by torch, the machine's limit is what a large matrix product reaches on it at the same
+Floating-point operations are counted by torch, the machine's limit is what a large convolution reaches on it at the same
 precision. With --compile the networks are compiled in all steps but those whose regulariser needs a second derivative, which
 torch.compile does not have. --operators adds the ten most expensive operators.
 """
@@ -36,16 +36,19 @@ PHASES = {("G", 0): "generator", ("G", 1): "path length", ("D", 0): "discriminat
 def wait():
     if DEVICE.type == "cuda": torch.cuda.synchronize()
 
-def limit(dtype, n=2048 if DEVICE.type == "cpu" else 8192):
-    "Floating-point operations a second of a matrix product, the best of ten."
-    a, times = torch.randn(n, n, device=DEVICE, dtype=dtype), []
+def limit(dtype, channels=128 if DEVICE.type == "cpu" else 512):
+    "Floating-point operations a second of a 3 x 3 convolution of many channels at 64 px, the best of ten."
+    given = dict(device=DEVICE, dtype=dtype)
+    shapes = (8, channels, 64, 64), (channels, channels, 3, 3)
+    x, weight = (torch.randn(*shape, **given).to(memory_format=torch.channels_last) for shape in shapes)
+    times = []
     for _ in range(10):
         wait()
         started = time.perf_counter()
-        a @ a
+        torch.nn.functional.conv2d(x, weight, padding=1)
         wait()
         times.append(time.perf_counter() - started)
-    return 2*n**3/min(times)
+    return 2*9*channels**2*64**2*len(x)/min(times)
 
 class AllTogether(contextlib.nullcontext):
     "In place of torch's tracker of modules, which does not go together with `no_grad`."
@@ -117,7 +120,7 @@ def main():
     peak, total = limit(torch.bfloat16 if args.precision == "bf16" else torch.float32), sum(seconds.values())
     device = torch.cuda.get_device_name() if DEVICE.type == "cuda" else f"{args.threads} threads"
     print(f"{args.preset}, {args.size} px, batch {run.batch_size}, {args.pipe}, precision {args.precision}, torch {torch.__version__}, "
-          f"{device}; a matrix product reaches {peak/1e9:,.0f} GFLOP/s")
+          f"{device}; a convolution reaches {peak/1e9:,.0f} GFLOP/s")
     def work(done, s): return "" if args.compile else f"{done()/1e9:9.2f} GFLOP {done()/s/peak:6.0%} of the limit"
     for phase, s in seconds.items():
         print(f"{phase:14}{1000*s:9.1f} ms/step {s/total:6.0%}" + work(lambda: flops[phase], s))

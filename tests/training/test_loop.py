@@ -1,5 +1,8 @@
 "The loop: a run goes on as itself or not at all, keeps all that its steps depend on, takes up a state in memory, and stops at nonsense."
+import os
 import shutil
+import subprocess
+import sys
 from copy import deepcopy
 
 import numpy as np
@@ -183,3 +186,22 @@ def test_a_step_draws_by_its_number_alone():
     for i, x in enumerate(drawn):
         torch.manual_seed(mixed_seed(7, i, 0, 0))
         assert x == torch.rand(())
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="page faults as Linux counts them")
+def test_freed_memory_is_kept():
+    "Catches a run that gives its memory back after every step: it is fetched again page by page, thousands of them."
+    script = ("import resource, sys, torch\n"
+              "from medgan.training.loop import Trainer\n"
+              "torch.set_num_threads(1)\n"
+              "if sys.argv[1:]: Trainer({}, {})\n"
+              "def step(): return sum(float(torch.ones(2**21)[-1]) for _ in range(4)) + len([torch.ones(2**22) for _ in range(8)])\n"
+              "def faults(): return resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
+              "for _ in range(3): step()\n"
+              "before = faults()\n"
+              "for _ in range(5): step()\n"
+              "print(faults() - before)")
+    def faults(*given):
+        command, small = [sys.executable, "-c", script, *given], str(2**17)                # what the C library begins with
+        environment = os.environ | dict(MALLOC_TRIM_THRESHOLD_=small, MALLOC_MMAP_THRESHOLD_=small)
+        return int(subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout)
+    assert faults("a run") < faults()/20
