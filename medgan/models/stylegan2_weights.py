@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ..core.checks import user_path
-from .stylegan2 import TAPS, Conv, DiscriminatorBlock, StyledConv, SynthesisBlock
+from .stylegan2 import SIXTEEN_TAPS, Conv, DiscriminatorBlock, StyledConv, SynthesisBlock
 from ..training.checkpoints import CheckpointError, load_tensors, load_weights
 
 # %% ../../nbs/models/03_stylegan2_weights.ipynb #97a22e07
@@ -31,8 +31,7 @@ _FILTER = "resample_filter"     # how the names of NVIDIA's filters end
 
 def _is_ours(value):
     "Whether a filter is [1,3,3,1] in both directions."
-    ours = torch.outer(TAPS, TAPS)
-    return value.shape == ours.shape and torch.allclose(value.float().cpu(), ours, atol=1e-4)
+    return value.shape == SIXTEEN_TAPS.shape and torch.allclose(value.float().cpu(), SIXTEEN_TAPS, atol=1e-4)
 
 def import_weights(net: nn.Module,          # `Generator` or `Discriminator`, receives the weights
                    state: dict[str, Tensor]): # with the names of NVIDIA's PyTorch release (G, G_ema or D)
@@ -53,6 +52,6 @@ def export_weights(net: nn.Module,  # `Generator` or `Discriminator`
                   ) -> dict[str, Tensor]: # what NVIDIA's `load_state_dict` takes
     "Weights under NVIDIA's names."
     state = {name: value.detach().cpu().contiguous() for name, value in net.state_dict().items()}
-    state |= {name: torch.outer(TAPS, TAPS) for name in _filter_names(net)}
+    state |= {name: SIXTEEN_TAPS.clone() for name in _filter_names(net)}
     if path: save_file(state, user_path(path))
     return state

@@ -26,6 +26,8 @@ from medgan.models import stylegan2, stylegan2_augment
 from medgan.models.stylegan2 import preset
 from medgan.models.stylegan2_augment import Augment
 from medgan.models.stylegan2_train import (
+    PATH_EVERY,
+    R1_EVERY,
     LastTerms,
     StyleGAN2Config,
     build_stylegan2,
@@ -38,8 +40,6 @@ from medgan.networks.losses import PathLength, path_lengths
 from tests.benchmarks.pairs import Row, compared, in_turns, main
 
 # the published form
-
-SIXTEEN = torch.outer(stylegan2.TAPS, stylegan2.TAPS)
 
 def pad_filter(x, taps, up=1, down=1, around=(0, 0), gain=1.):
     "Zeros between the pixels, zeros around (before, after), the taps, and every so-manieth pixel."
@@ -62,7 +62,7 @@ def styled_conv(self, x, w, noise):
     own = self.weight[None]*style[:, None, :, None, None]
     factor = (own.square().sum((2, 3, 4)) + 1e-8).rsqrt()
     x = x*style[:, :, None, None]
-    if self.up: x = pad_filter(F.conv_transpose2d(x, self.weight.transpose(0, 1), stride=2), SIXTEEN, around=(1, 1), gain=4)
+    if self.up: x = pad_filter(F.conv_transpose2d(x, self.weight.transpose(0, 1), stride=2), stylegan2.SIXTEEN_TAPS, around=(1, 1), gain=4)
     else: x = F.conv2d(x, self.weight, padding=1)
     grain = {"random": lambda: torch.randn_like(x[:, :1]), "const": lambda: self.noise_const, "none": lambda: torch.zeros(())}[noise]()
     x = torch.addcmul(grain*self.noise_strength, x, factor[:, :, None, None])
@@ -75,8 +75,8 @@ def to_image(self, x, w):
 def conv(self, x, gain=1.):
     weight = self.weight*self.gain
     if not self.down: x = F.conv2d(x, weight, padding=weight.shape[-1]//2)
-    elif weight.shape[-1] == 1: x = F.conv2d(pad_filter(x, SIXTEEN, down=2, around=(1, 1)), weight)
-    else: x = F.conv2d(pad_filter(x, SIXTEEN, around=(2, 2)), weight, stride=2)
+    elif weight.shape[-1] == 1: x = F.conv2d(pad_filter(x, stylegan2.SIXTEEN_TAPS, down=2, around=(1, 1)), weight)
+    else: x = F.conv2d(pad_filter(x, stylegan2.SIXTEEN_TAPS, around=(2, 2)), weight, stride=2)
     return bias_act(x, self.bias, gain*2**.5, self.clamp*gain) if self.activate else x*gain
 
 def block(self, x):
@@ -99,7 +99,7 @@ def padded_resample(x, matrix):
 
 PUBLISHED = [(stylegan2.StyledConv, "forward", styled_conv), (stylegan2.ToImage, "forward", to_image), (stylegan2.Conv, "forward", conv),
              (stylegan2.DiscriminatorBlock, "forward", block),
-             (stylegan2, "upsample", lambda x: pad_filter(x, SIXTEEN, up=2, around=(2, 1), gain=4)),
+             (stylegan2, "upsample", lambda x: pad_filter(x, stylegan2.SIXTEEN_TAPS, up=2, around=(2, 1), gain=4)),
              (stylegan2_augment, "resample", padded_resample),
              (stylegan2_augment, "_where_chosen", lambda x, chosen, change, *each: change(x, *each))]
 
@@ -123,9 +123,8 @@ class Training:
         torch.manual_seed(0)
         G, D = build_stylegan2(self.config)
         if published: G, D = (net.to(memory_format=torch.contiguous_format) for net in (G, D))
-        adam = lambda net, every: torch.optim.Adam(net.parameters(), .0025, betas=(0., .99**(every/(every + 1))))
-        make = adam if published else lambda net, every: lazy_adam(net, .0025, every)
-        self.modules, self.optimizers = dict(G=G, D=D, augment=Augment(pipe, .5)), dict(G=make(G, 4), D=make(D, 16))
+        self.modules = dict(G=G, D=D, augment=Augment(pipe, .5))
+        self.optimizers = dict(G=lazy_adam(G, .0025, PATH_EVERY), D=lazy_adam(D, .0025, R1_EVERY))
         self.everywhere = self.gather = lambda x: x                                          # one process
         self.path, self.labels = PathLength(), torch.arange(batch_size) % 2
         self.batch = dict(image=torch.rand(batch_size, 3, size, size)*2 - 1, label=self.labels)
