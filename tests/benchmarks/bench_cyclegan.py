@@ -4,8 +4,6 @@ The plain form is what a paper's code does: `nn.InstanceNorm2d`, `nn.Upsample` a
 discriminator for the real images and one for the fakes. It starts from the same weights, batches and seeds, and must give the same losses
 before anything is timed.
 """
-from tests.benchmarks.pairs import Row, compared, in_turns, main  # before torch: one thread  # isort: skip
-
 import math
 from collections.abc import Callable
 
@@ -22,6 +20,7 @@ from medgan.models.cyclegan import (
 )
 from medgan.networks.augmentation import random_flips
 from medgan.training.loop import Trainer
+from tests.benchmarks.pairs import Row, in_both_precisions, main
 
 # ---- the plain form
 
@@ -114,12 +113,6 @@ def under(config: CycleGANConfig, size: int, step: Callable[[dict], dict]) -> Ca
         with torch.autocast("cpu", torch.bfloat16, enabled=config.precision == "bf16"): return step(dict(a=a, b=b))
     return once
 
-def check_same(a: dict, b: dict, tolerance: float):
-    "`AssertionError` unless two first steps gave the same losses; the generators' come after the discriminators' update."
-    for name in b:
-        one, other = a[name].item(), b[name].item()
-        assert abs(one - other) <= tolerance*abs(other), f"{name}: {one} is not {other}"
-
 
 # ---- what is measured
 
@@ -128,13 +121,8 @@ def measured(size: int, turns: int, goal: float, goal_bf16: float) -> list[Row]:
     config, bf16 = CycleGANConfig(), CycleGANConfig(precision="bf16")
     ways = {"medgan": ours(config, size), "plain": theirs(config, size),
             "medgan, bf16": ours(bf16, size), "plain, bf16": theirs(bf16, size)}
-    first = {name: way() for name, way in ways.items()}
-    check_same(first["medgan"], first["plain"], 1e-4)
-    for name in ("medgan, bf16", "plain, bf16"): check_same(first[name], first["plain"], .05)
-    times = in_turns(ways, turns, warm=3)
     what = f"CycleGAN, {size} px, width {config.width}, batch {config.batch_size}"
-    return [compared(what, times, "medgan", "plain", goal), compared(f"{what}, bf16", times, "medgan, bf16", "plain", goal_bf16),
-            compared(f"{what}, bf16", times, "medgan, bf16", "plain, bf16")]
+    return in_both_precisions(what, ways, turns, 3, .05, goal, goal_bf16)
 
 def rows(quick: bool) -> list[Row]:
     at_64 = measured(64, 7 if quick else 31, 1.05, 1.5)

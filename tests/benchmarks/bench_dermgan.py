@@ -6,8 +6,6 @@ row. It starts from the same weights, batches and seeds, and must give the same 
 pix2pix has no resize to save on; what it gains is Adam's step and the deepest convolutions, so most where the weights are many and the
 pixels few. At 256 px other convolutions are most of the step, and both forms have them.
 """
-from tests.benchmarks.pairs import Row, compared, in_turns, main  # before torch: one thread  # isort: skip
-
 import math
 from collections.abc import Callable
 
@@ -18,6 +16,7 @@ from torch import Tensor, nn
 from medgan.dermgan import DermGANConfig, build_dermgan, dermgan_step
 from medgan.networks.augmentation import random_turns
 from medgan.training.loop import Trainer
+from tests.benchmarks.pairs import Row, in_both_precisions, main
 
 PIX2PIX = dict(upsampling="transposed", w_rec=100., w_roi=0., w_fm=0.)
 
@@ -133,12 +132,6 @@ def under(config: DermGANConfig, step: Callable[[dict], dict]) -> Callable[[], d
         with torch.autocast("cpu", torch.bfloat16, enabled=config.precision == "bf16"): return step(batch)
     return once
 
-def check_same(a: dict, b: dict, tolerance: float):
-    "`AssertionError` unless two first steps gave the same losses; the generator's come after the discriminator's update."
-    for name in b:
-        one, other = a[name].item(), b[name].item()
-        assert abs(one - other) <= tolerance*abs(other), f"{name}: {one} is not {other}"
-
 
 # ---- what is measured
 
@@ -156,12 +149,7 @@ def measured(what: str, options: dict, turns: int, goal: float, goal_bf16: float
     config = config_of(**options)
     bf16 = config_of(**options, precision="bf16")
     ways = {"medgan": ours(config), "plain": theirs(config), "medgan, bf16": ours(bf16), "plain, bf16": theirs(bf16)}
-    first = {name: way() for name, way in ways.items()}
-    check_same(first["medgan"], first["plain"], 1e-4)
-    for name in ("medgan, bf16", "plain, bf16"): check_same(first[name], first["plain"], .02)
-    times = in_turns(ways, turns)
-    return [compared(what, times, "medgan", "plain", goal), compared(f"{what}, bf16", times, "medgan, bf16", "plain", goal_bf16),
-            compared(f"{what}, bf16", times, "medgan, bf16", "plain, bf16")]
+    return in_both_precisions(what, ways, turns, 1, .02, goal, goal_bf16)
 
 def rows(quick: bool) -> list[Row]:
     return [row for case in CASES[:2 if quick else None] for row in measured(*case)]

@@ -18,7 +18,6 @@ import torch
 
 torch.set_num_threads(1)
 
-
 @dataclass
 class Row:
     "What one comparison gave: `ratio` says how many times as fast (or what share of the memory) medgan is."
@@ -62,6 +61,23 @@ def compared(what: str,                   # as of `Row`
     low, _, high = statistics.quantiles(ratios, n=4) if len(ratios) > 1 else ratios*3
     medians = [1000*statistics.median(times[name]) for name in (ours, theirs)]
     return Row(what, theirs, *medians, "ms", statistics.median(ratios), low, high, goal)
+
+def in_both_precisions(what: str,                             # as of `Row`
+                       ways: dict[str, Callable[[], dict]], # steps that give losses: "medgan" and "plain", each also ", bf16"
+                       turns: int, warm: int,               # as of `in_turns`
+                       tolerance: float,                    # share by which bfloat16 may change a first step's losses
+                       goal: float, goal_bf16: float,       # beside the plain form in float32
+                      ) -> list[Row]:
+    "Our steps beside the plain ones; `AssertionError` unless all first steps give the same losses."
+    first = {name: way() for name, way in ways.items()}
+    for name, losses in first.items():
+        allowed = tolerance if name.endswith("bf16") else 1e-4
+        for loss, value in first["plain"].items():
+            one, other = losses[loss].item(), value.item()
+            assert abs(one - other) <= allowed*abs(other), f"{name}, {loss}: {one} is not {other}"
+    times = in_turns(ways, turns, warm)
+    return [compared(what, times, "medgan", "plain", goal), compared(f"{what}, bf16", times, "medgan, bf16", "plain", goal_bf16),
+            compared(f"{what}, bf16", times, "medgan, bf16", "plain, bf16")]
 
 def table(rows: list[Row]) -> str: # Markdown
     "One line a comparison."
