@@ -16,6 +16,7 @@ import torch.nn.functional as functional
 from torch import Tensor, nn
 
 from ..core.checks import ParameterError, check_choice, check_number
+from ..networks.layers import check_labels, unit_power
 
 # %% ../../nbs/models/01_stylegan2.ipynb #94af0397
 _GAIN = math.sqrt(2)
@@ -138,17 +139,6 @@ def channels_at(size: int,         # px
     return min(base//size, most)
 
 # %% ../../nbs/models/01_stylegan2.ipynb #7f753136
-def _normalised(x):
-    "Rows of mean square 1."
-    return x*(x.square().mean(1, keepdim=True) + 1e-8).rsqrt()
-
-def _check_labels(labels, n_classes):
-    "`ValueError` unless there are labels, of classes that exist."
-    if labels is None: raise ValueError(f"labels: needed, whole numbers from 0 to {n_classes - 1}")
-    if labels.is_cuda: return                                       # to look at them would make the GPU wait
-    if not (0 <= labels.min() and labels.max() < n_classes):
-        raise ValueError(f"labels={labels.unique().tolist()}: must be from 0 to {n_classes - 1}")
-
 class Mapping(nn.Module):
     "Latents and labels to styles (Karras et al. 2019); without latents, labels to the discriminator's projection."
     def __init__(self,
@@ -168,10 +158,10 @@ class Mapping(nn.Module):
     def forward(self,
                 z: Tensor | None, labels: Tensor | None, # (B,z_dim), whole numbers (B,)
                ) -> Tensor: # (B,w_dim)
-        parts = [] if z is None else [_normalised(z.float())]
+        parts = [] if z is None else [unit_power(z.float())]
         if self.n_classes:
-            _check_labels(labels, self.n_classes)
-            parts.append(_normalised(self.embed(functional.one_hot(labels, self.n_classes).float())))
+            check_labels(labels, self.n_classes)
+            parts.append(unit_power(self.embed(functional.one_hot(labels, self.n_classes).float())))
         x = torch.cat(parts, 1)
         for name in self.layers: x = getattr(self, name)(x)
         return x
