@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['discriminator_loss', 'generator_loss', 'least_squares_discriminator_loss', 'least_squares_generator_loss',
-           'gradient_penalty', 'r1_penalty', 'path_lengths', 'PathLength', 'feature_matching_loss', 'dice_loss']
+           'hinge_discriminator_loss', 'hinge_generator_loss', 'gradient_penalty', 'r1_penalty', 'path_lengths',
+           'PathLength', 'feature_matching_loss', 'dice_loss']
 
 # %% ../../nbs/networks/06_losses.ipynb #4548d0e2
 import math
@@ -40,6 +41,19 @@ def least_squares_generator_loss(fake: Tensor, # scores D(G(z)), any shape
                                 ) -> Tensor:   # scalar
     "The fake is to be scored 1 (Mao et al. 2017, eq. 2)."
     return (fake - 1).square().mean()/2
+
+# %% ../../nbs/networks/06_losses.ipynb #e43406a6
+def hinge_discriminator_loss(real: Tensor, # scores D(x), any shape
+                             fake: Tensor, # scores D(G(z)), any shape
+                            ) -> Tensor:   # scalar
+    "Real above 1, fake below -1 (Lim and Ye 2017)."
+    return F.relu(1 - real).mean() + F.relu(1 + fake).mean()
+
+# %% ../../nbs/networks/06_losses.ipynb #cdfcc106
+def hinge_generator_loss(fake: Tensor, # scores D(G(z)), any shape
+                        ) -> Tensor:   # scalar
+    "The fake is to be scored high (Lim and Ye 2017)."
+    return -fake.mean()
 
 # %% ../../nbs/networks/06_losses.ipynb #3d55fe79
 def gradient_penalty(D: Callable[[Tensor], Tensor], # critic, (B,C,H,W) -> logits (B,)
