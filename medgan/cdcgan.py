@@ -18,11 +18,10 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
-from .core.checks import Names, Number, ParameterError, Whole, check_choice, check_number, takes
-from .core.plots import as_uint8
-from .data.generated import check_new_folder, save_images
-from .data.images import PARTS, ImageData, as_image_data
+from .core.checks import Names, Number, Whole, check_choice, takes
+from .data.images import PARTS, ImageData
 from .evaluate.classifiers import oversample
+from .networks.drawing import draw_classes
 from .networks.layers import in_batches, normal_init
 from .networks.losses import discriminator_loss, generator_loss, gradient_penalty
 from .training.checkpoints import load_run, load_trained
@@ -240,17 +239,7 @@ def generate(path: str,         # a checkpoint or a run folder
             ) -> Tensor:        # images (n,3,size,size) in [-1,1]; of several classes (n a class, one class after another)
     "Draw images of one class or several from a trained generator."
     G, config = load_generator(path)
-    check_number("n", n, 1, whole=True)
-    classes = [check_choice("dx", c, config.classes) for c in ([dx] if isinstance(dx, str) else dx)]
-    if not classes or len(set(classes)) < len(classes): raise ParameterError(f"dx={dx!r}: name at least one class, each once")
-    if out_dir: check_new_folder(out_dir)
-    z = torch.randn(n, G.z_dim, generator=torch.Generator().manual_seed(seed))
-    images = torch.cat([sample_images(G, z, torch.full((n,), config.classes.index(c))) for c in classes])
-    if out_dir:
-        data = as_image_data(as_uint8(images), name="generated", labels=np.repeat(classes, n), classes=config.classes)
-        save_images(data, out_dir, seed, np.tile(np.arange(n), len(classes)))
-    return images
-
+    return draw_classes(G, G.z_dim, config.classes, n, dx, seed, out_dir)
 
 # %% ../nbs/01_cdcgan.ipynb #d8b218e8
 def soft_labels(a: int,         # class at t = 0

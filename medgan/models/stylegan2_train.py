@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['PATH_EVERY', 'R1_EVERY', 'StyleGAN2Config', 'fake_images', 'generator_phase', 'path_phase', 'discriminator_phase',
-           'r1_phase', 'lazy_adam', 'LastTerms', 'stylegan2_step', 'build_stylegan2', 'stylegan2_config',
-           'train_stylegan2', 'Drawn', 'draw_stylegan2', 'load_stylegan2']
+           'r1_phase', 'lazy_adam', 'LastTerms', 'stylegan2_step', 'build_stylegan2', 'generator_facts',
+           'check_each_class', 'stylegan2_config', 'train_stylegan2', 'Drawn', 'draw_stylegan2', 'load_stylegan2']
 
 # %% ../../nbs/models/04_stylegan2_train.ipynb #86c753d6
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from numbers import Real
 from typing import Literal
 
@@ -22,6 +22,7 @@ from ..data.registry import DataError
 from .stylegan2 import Discriminator, Generator, preset
 from .stylegan2_augment import PIPES, AdaptiveP, Augment
 from .stylegan2_weights import import_weights
+from ..networks.drawing import as_read
 from ..networks.layers import in_batches
 from ..networks.losses import PathLength, discriminator_loss, generator_loss, r1_penalty
 from ..training.checkpoints import load_run, load_trained, note_seen
@@ -193,23 +194,36 @@ def build_stylegan2(config: StyleGAN2Config, # what the training is told
     D = Discriminator(group=config.group, **shared)
     return G.to(memory_format=torch.channels_last), D.to(memory_format=torch.channels_last)
 
+# %% ../../nbs/models/04_stylegan2_train.ipynb #02e5472f
+def generator_facts(data: ImageData, # the training part
+                    given: dict,     # what the training is told; `classes=()` asks for an unconditional generator
+                   ) -> dict:        # size, channels, and the classes where there shall be some
+    "What images say of their generator; `DataError` unless they are squares."
+    h, w = data.shape[:2]
+    if h != w: raise DataError(f"{data.name} has images of {h} x {w} px; the generator draws squares")
+    facts: dict = dict(size=data.size, channels=data.images.shape[3])
+    classes = given.get("classes", data.classes)
+    if not (isinstance(classes, (list, tuple)) and len(classes) == 0): facts["classes"] = data.classes
+    return facts
+
+def check_each_class(data: ImageData,        # the training part
+                     classes: Sequence[str]): # of the generator
+    "`DataError` where a class has no image to learn from."
+    missing = [c for i, c in enumerate(classes) if not (data.labels == i).any()]
+    if missing: raise DataError(f"{data.name} has no image of the classes {', '.join(missing)}")
+
 # %% ../../nbs/models/04_stylegan2_train.ipynb #dd73eef1
 def stylegan2_config(data: ImageData,   # the training part
                      config: StyleGAN2Config | dict | None, # what is given as a whole
                      parameters: dict,  # what is given one by one, options of the loop among them
                     ) -> tuple[StyleGAN2Config, dict]: # the configuration; the loop's options
     "What a training on these images is told; `classes=()` asks for an unconditional generator."
-    h, w = data.shape[:2]
-    if h != w: raise DataError(f"{data.name} has images of {h} x {w} px; StyleGAN2 draws squares")
     given = given_values(config) | parameters
-    facts: dict = dict(size=data.size, channels=data.images.shape[3])
-    classes, batch_size = given.get("classes", data.classes), given.get("batch_size", 0)
-    if not (isinstance(classes, (list, tuple)) and len(classes) == 0): facts["classes"] = data.classes
+    facts, batch_size = generator_facts(data, given), given.get("batch_size", 0)
     known = isinstance(batch_size, Real) and 1 <= batch_size <= 65536
     usual = preset("laptop", data.size, batch_size if known else 0) if data.size in _SIZES else {}
     made, loop = configure(StyleGAN2Config, config, parameters, facts, usual)
-    missing = [c for i, c in enumerate(made.classes) if not (data.labels == i).any()]
-    if missing: raise DataError(f"{data.name} has no image of the classes {', '.join(missing)}")
+    check_each_class(data, made.classes)
     return made, loop
 
 # %% ../../nbs/models/04_stylegan2_train.ipynb #61f14949
@@ -255,8 +269,7 @@ class Drawn(nn.Module):
                 z: Tensor,                    # latents (B,z_dim)
                 labels: Tensor | None = None, # whole numbers (B,), of a conditional generator
                ) -> Tensor:                   # (B,C,H,W): three channels in [-1,1], one channel in [0,1]
-        x = self.G(z, labels, self.truncation, self.noise).clamp(-1, 1)
-        return (x + 1)/2 if x.shape[1] == 1 else x
+        return as_read(self.G(z, labels, self.truncation, self.noise))
 
 def draw_stylegan2(G: Generator,          # e.g. the averaged one
                    z: Tensor,             # latents (N,z_dim)
