@@ -22,6 +22,7 @@ from medgan.models.cyclegan import (
     train_conditional_gan,
     train_cyclegan,
 )
+from medgan.models.projected_gan import ProjectedGANConfig, load_projected_gan, train_projected_gan
 from medgan.models.stylegan2_train import StyleGAN2Config, load_stylegan2, train_stylegan2
 from medgan.pathology_factorization import (
     FactorizationConfig,
@@ -43,6 +44,7 @@ def brain():
 TRAINERS = dict( # data, trainer, configuration, loader, what its loader builds networks by
     cdcgan=(skin, train_cdcgan, CDCGANConfig, load_generator, "medgan.cdcgan.build_cdcgan"),
     stylegan2=(skin, train_stylegan2, StyleGAN2Config, load_stylegan2, "medgan.models.stylegan2_train.build_stylegan2"),
+    projected=(skin, train_projected_gan, ProjectedGANConfig, load_projected_gan, "medgan.models.projected_gan.build_projected_gan"),
     conditional=(two, train_conditional_gan, TranslationConfig, None, ""),
     cyclegan=(two, train_cyclegan, CycleGANConfig, None, ""),
     dermgan=(maps, train_dermgan, DermGANConfig, load_dermgan, "medgan.dermgan.build_dermgan"),
