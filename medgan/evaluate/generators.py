@@ -182,6 +182,7 @@ def evaluate(generated,                # `Generated`, or images as in `as_image_
     sets = _compared_sets(generated, real, held_out, seed)
     is_grey = sets["real"].images.shape[-1] == 1
     if not isinstance(extractor, Extractor): extractor = load_extractor(extractor or ("brain" if is_grey else "skin"))
+    extractor = extractor.at(sets["real"].size)
     seen = share_known(sets["held_out"].table.group, extractor.seen)
     if seen:
         warnings.warn(f"{extractor.name} was trained on {seen:.1%} of the held-out images' groups: the floor is no floor; "

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['LITES', 'Lite', 'ImageNetWeightsError', 'imagenet_weights', 'efficientnet_lite', 'lite_stages', 'level_channels',
-           'stage_statistics']
+           'position_statistics', 'stage_statistics']
 
 # %% ../../nbs/networks/07_imagenet.ipynb #0403096a
 import hashlib
@@ -103,12 +103,16 @@ def level_channels(net: nn.Module | str,         # from `efficientnet_lite`, or 
     if isinstance(net, str): return LITES[check_choice("name", net, list(LITES))].levels
     return tuple(part[-1][-1].conv_pwl.out_channels for part in lite_stages(net))
 
-# %% ../../nbs/networks/07_imagenet.ipynb #c309dae3
+# %% ../../nbs/networks/07_imagenet.ipynb #d1c4c579
+def position_statistics(maps: list[Tensor], # (B,C_i,H_i,W_i) each
+                       ) -> Tensor:         # (B, 2 x sum of C_i): all means, then all standard deviations; float32
+    "Mean and standard deviation over the positions of feature maps."
+    flat = [m.flatten(2).float() for m in maps]
+    return torch.cat([f.mean(2) for f in flat] + [f.std(2, unbiased=False) for f in flat], 1)
+
 def stage_statistics(net: nn.Module, # from `efficientnet_lite`
                      x: Tensor,      # images (B,3,H,W) in [-1,1]
-                    ) -> Tensor:     # (B, 2 x channels): all means, then all standard deviations; 512 for Lite0 and Lite1
+                    ) -> Tensor:     # (B, 2 x channels), 512 for Lite0 and Lite1
     "Mean and standard deviation over positions of the network's stages 1 to 4."
     x = net.blocks[0](net.bn1(net.conv_stem(x)))
-    stages = [x := block(x) for block in net.blocks[1:5]]
-    flat = [stage.flatten(2) for stage in stages]
-    return torch.cat([f.mean(2) for f in flat] + [f.std(2, unbiased=False) for f in flat], 1)
+    return position_statistics([x := stage(x) for stage in net.blocks[1:5]])

@@ -107,7 +107,7 @@ def test_foreign_weights(tmp_path):
     save_file(net.state_dict(), tmp_path/"mine.safetensors")
     def squeezenet(weights): return load_extractor("torchvision:squeezenet1_0", weights)
     extractor = squeezenet(str(tmp_path/"mine.safetensors"))
-    assert extractor.name == "squeezenet1_0, mine" and extractor.fingerprint != squeezenet("random").fingerprint
+    assert extractor.name == "squeezenet1_0, mine, 224 px" and extractor.fingerprint != squeezenet("random").fingerprint
     save_file({k: v for k, v in net.state_dict().items() if k != "features.0.bias"}, tmp_path/"part.safetensors")
     with pytest.raises(CheckpointError, match="features.0.bias"): squeezenet(str(tmp_path/"part.safetensors"))
 
