@@ -33,7 +33,7 @@ from ..training.parameters import LoopConfig, TrainingConfig, configure, given_v
 class ProjectedGANConfig(TrainingConfig):
     "A projected GAN; the defaults suit two cores."
     epochs: Number = Field(2., gt=0, le=10**6, description="passes over the training part; paper: by images shown, 1,000 kimg and more")
-    lr: Number = Field(2e-4, gt=0, le=1, description="learning rate of Adam, all networks; paper: 2e-4")
+    lr: Number = Field(5e-4, gt=0, le=1, description="learning rate of Adam, all networks; paper: 2e-4")
     size: Literal[FASTGAN_SIZES] = Field(64, description="image side in px; paper: 256 and more")
     channels: Literal[1, 3] = Field(3, description="of the images: 3 (skin) or 1 (brain)")
     classes: Names = Field((), description="in label order; none: an unconditional generator")
