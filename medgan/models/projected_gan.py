@@ -115,10 +115,11 @@ def projected_step(trainer: Trainer,              # with the networks G and D, a
         trainer.update(trainer.optimizers["G"], loss_G)
         D.requires_grad_(True)
         with torch.no_grad(): real = looks(augment(x))
-        real_logits = D(real, labels)
-        loss_D = discriminator_loss_by_scale(real_logits, D([f.detach() for f in fake], labels))
+        both = D([torch.cat([r, f.detach()]) for r, f in zip(real, fake)], labels.repeat(2))
+        of_real, of_fake = zip(*(logits.chunk(2) for logits in both))
+        loss_D = discriminator_loss_by_scale(of_real, of_fake)
         trainer.update(trainer.optimizers["D"], loss_D)
-        sign = torch.stack([r.detach().sign().mean() for r in real_logits]).mean()
+        sign = torch.stack([logits.detach().sign().mean() for logits in of_real]).mean()
         return dict(loss_G=loss_G, loss_D=loss_D, sign=sign)
     return step
 
