@@ -2,26 +2,16 @@
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 
 from medgan.core.checks import ParameterError
 from medgan.data.images import as_image_data, load_data
 from medgan.data.registry import DataError
+from medgan.evaluate.colours import colour_leak, skin_colours
 from medgan.models.stylegan2 import PRESETS, preset
 from medgan.models.stylegan2_augment import Augment
-from medgan.stylegan2_ada import (
-    LEAK,
-    ROWS,
-    StyleGAN2Study,
-    benign_malignant,
-    colour_leak,
-    row_setting,
-    skin_colours,
-    training_config,
-    validation_gap,
-)
+from medgan.stylegan2_ada import ROWS, StyleGAN2Study, benign_malignant, row_setting, training_config, validation_gap
 
 NOTEBOOK = Path(__file__).parent.parent/"nbs"/"03_stylegan2_ada.ipynb"
 
@@ -124,34 +114,6 @@ def test_rows_of_table_1():
     with pytest.raises(ParameterError, match="row='gan'"): row_setting("gan", data)
 
 # ---- colours
-
-def test_colour_of_skin_is_not_that_of_the_lesion():
-    "Catches a lesion or a dark frame that is taken for skin."
-    images = np.full((3, 32, 32, 3), (200, 160, 140), np.uint8)
-    images[1, 8:24, 8:24] = (40, 20, 200)                                        # a lesion in violet
-    images[2, :, :3] = images[2, :, -3:] = 0                                     # a frame on two sides
-    table = skin_colours(images)
-    assert table.round(6).drop_duplicates().shape[0] == 1 and 30 < table.hue[0] < 80
-    as_floats = skin_colours(torch.tensor(images/127.5 - 1).permute(0, 3, 1, 2).float())
-    np.testing.assert_allclose(as_floats, table, atol=.5)
-
-def test_leak_knows_the_circle():
-    "Catches hues of 179 and -179 degrees taken for opposite ones, and a distance that depends on the order of images."
-    rng = np.random.default_rng(0)
-    def skin(hue, n=300):
-        hues = (hue + rng.normal(0, 3, n) + 180) % 360 - 180
-        return pd.DataFrame(dict(hue=hues, chroma=rng.normal(20, 2, n), ita=rng.normal(30, 5, n)))
-    near, far = (colour_leak(skin(180), skin(h), 5) for h in (178, 120))
-    assert near.value["hue"] < 4 and near.value["odd"] < .1 and 55 < far.value["hue"] < 65 and far.value["odd"] == 1
-    generated, real = skin(10), skin(15)
-    assert colour_leak(generated.iloc[::-1], real, 5).value.round(9).equals(colour_leak(generated, real, 5).value.round(9))
-    assert list(near.index) == [*LEAK] and (near.low <= near.value).all() and (near.value <= near.high).all() and (near.low >= 0).all()
-
-def test_leak_needs_skin():
-    "Catches a distance from a handful of images, or from frames."
-    table = skin_colours(np.zeros((40, 16, 16, 3), np.uint8))
-    assert table.isna().to_numpy().all()
-    with pytest.raises(ValueError, match="0 generated and 0 real images show skin"): colour_leak(table, table)
 
 def test_colour_augmentation_is_seen():
     "Catches a measure that is blind to what it is made for."
