@@ -15,7 +15,7 @@ ROOT = Path(__file__).parent.parent
 LIB = ROOT/"medgan"
 MODULES = sorted(p for p in LIB.rglob("*.py") if p.name not in ("__init__.py", "_modidx.py"))
 NOTEBOOKS = sorted(p for p in (ROOT/"nbs").rglob("*.ipynb") if not re.search(r"/[_.]", p.as_posix()))
-FLOORS = dict(core=0, data=1, training=2, networks=3, models=4, evaluate=4, analysis=5, report=5, papers=6)
+FLOORS = dict(core=0, data=1, training=2, networks=3, models=4, evaluate=4, analysis=5, report=5, papers=6, tutorials=7)
 TREES = {p: ast.parse(p.read_text(encoding="utf-8")) for p in MODULES}
 
 def name_of(path): return ".".join(("medgan", *path.relative_to(LIB).with_suffix("").parts))

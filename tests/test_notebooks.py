@@ -184,7 +184,7 @@ def test_parameters(nb):
     assert not (lost := [name for name in names if name not in known]), f"papermill calls {', '.join(lost)} unknown"
     assert {n: names[n] for n in SHARED} == {n: kind.__name__ for n, kind in SHARED.items()}
 
-@pytest.mark.parametrize("nb", [p for p in NBS if p not in PAPERS and p.parent.name != "analysis"], ids=_id)
+@pytest.mark.parametrize("nb", [p for p in NBS if p not in PAPERS and p.parent.name not in ("analysis", "tutorials")], ids=_id)
 def test_library_has_no_parameters(nb):
     "Catches a library notebook that grows into an experiment; a study in `analysis` may be run on real data."
     assert not [i for i, c in cells_of(nb) if "parameters" in c["metadata"].get("tags", [])]

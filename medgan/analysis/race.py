@@ -94,7 +94,7 @@ def race(contestants: dict[str, Contestant], # by name
         for mark in marks:
             file = _drawn_file(folder, mark)
             if not file.exists():
-                trainer = train_for(contestant, data, mark, str(folder), seed, **options)
+                trainer = train_for(contestant, data, mark, str(folder), seed, **dict(progress=f"{name} {seed}") | options)
                 _draw_at(file, contestant, trainer, labels, mark, data.classes, seed)
             with np.load(file) as kept: row = dict(seconds=float(kept["seconds"]), kimg=float(kept["kimg"]))
             rows.append(dict(contestant=name, seed=seed, mark=mark) | row | dict(file=str(file)))

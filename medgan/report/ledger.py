@@ -41,7 +41,7 @@ PAPERS: dict[str, dict[str, Any]] = {  # key -> title, authors, notebook, and th
 }
 
 # %% ../../nbs/report/00_ledger.ipynb #363ac414
-STUDIES = ("metrics",)                                          # our own, beside the papers: they have results, but nothing published
+STUDIES = ("metrics", "race")                                   # our own, beside the papers: they have results, but nothing published
 KEY = ["table", "row", "column"]                                # what names a number, on both sides
 KINDS = ("result", "setup")                                     # of published numbers: what came out, or a count, size or setting
 OVER = ("seeds", "subjects", "images", "seeds and subjects")    # what an interval of ours was repeated over
