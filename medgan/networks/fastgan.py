@@ -32,7 +32,7 @@ class ClassNorm(nn.BatchNorm2d):
         x = super().forward(x)
         if not self.n_classes: return x
         factor, shift = (table[labels, :, None, None].to(x.dtype) for table in (self.factor, self.shift))
-        return torch.addcmul(shift, x, factor)
+        return (x*factor).add_(shift)                       # `addcmul` has a scalar too, and a pass for it in its gradient
 
 # %% ../../nbs/networks/09_fastgan.ipynb #e7024d05
 class _Gate(torch.autograd.Function):
