@@ -15,6 +15,7 @@ from medgan.data.crops import roi_crops
 from medgan.data.images import as_image_data, load_data
 from medgan.data.splits import group_codes
 from medgan.dermgan import DermGANConfig, MapData, load_dermgan, train_dermgan
+from medgan.evaluate.general_features import AutoencoderConfig, fit_autoencoder
 from medgan.models.cyclegan import (
     CycleGANConfig,
     TranslationConfig,
@@ -45,6 +46,7 @@ TRAINERS = dict( # data, trainer, configuration, loader, what its loader builds 
     stylegan2=(skin, train_stylegan2, StyleGAN2Config, load_stylegan2, "medgan.models.stylegan2_train.build_stylegan2"),
     conditional=(two, train_conditional_gan, TranslationConfig, None, ""),
     cyclegan=(two, train_cyclegan, CycleGANConfig, None, ""),
+    autoencoder=(skin, fit_autoencoder, AutoencoderConfig, None, ""),
     dermgan=(maps, train_dermgan, DermGANConfig, load_dermgan, "medgan.dermgan.build_dermgan"),
     factorization=(brain, train_factorization, FactorizationConfig, load_factorization,
                    "medgan.pathology_factorization.build_factorization"))
