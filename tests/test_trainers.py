@@ -15,6 +15,7 @@ from medgan.data.crops import roi_crops
 from medgan.data.images import as_image_data, load_data
 from medgan.data.splits import group_codes
 from medgan.dermgan import DermGANConfig, MapData, load_dermgan, train_dermgan
+from medgan.evaluate.general_features import AutoencoderConfig, fit_autoencoder
 from medgan.models.cyclegan import (
     CycleGANConfig,
     TranslationConfig,
@@ -47,6 +48,7 @@ TRAINERS = dict( # data, trainer, configuration, loader, what its loader builds 
     projected=(skin, train_projected_gan, ProjectedGANConfig, load_projected_gan, "medgan.models.projected_gan.build_projected_gan"),
     conditional=(two, train_conditional_gan, TranslationConfig, None, ""),
     cyclegan=(two, train_cyclegan, CycleGANConfig, None, ""),
+    autoencoder=(skin, fit_autoencoder, AutoencoderConfig, None, ""),
     dermgan=(maps, train_dermgan, DermGANConfig, load_dermgan, "medgan.dermgan.build_dermgan"),
     factorization=(brain, train_factorization, FactorizationConfig, load_factorization,
                    "medgan.pathology_factorization.build_factorization"))
