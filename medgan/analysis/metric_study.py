@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PIXEL_CORRUPTIONS', 'CORRUPTIONS', 'METRICS', 'MetricStudy', 'corrupt', 'pixel_extractor', 'random_extractor',
-           'study_table', 'plot_study', 'plot_levels']
+           'study_table', 'plot_study', 'plot_levels', 'matched_blur_table']
 
 # %% ../../nbs/analysis/01_metric_study.ipynb #e2cae6f9
 from typing import Annotated
@@ -23,6 +23,7 @@ from ..data.images import ImageData, as_image_data
 from ..data.registry import known_set
 from ..evaluate.features import Extractor, FeatureCNN, image_features
 from ..evaluate.metrics import compare_features, coverage_by_class
+from ..evaluate.spectra import gaussian_blurred, matching_blur
 from ..training.parameters import RUN_NAME
 
 # %% ../../nbs/analysis/01_metric_study.ipynb #277aef7f
@@ -196,3 +197,26 @@ def plot_levels(study: pd.DataFrame, # from `study_table`
     axes[1, 0].set_ylabel("change, sd")
     fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside right center", frameon=False, fontsize=8)
     return fig
+
+# %% ../../nbs/analysis/01_metric_study.ipynb #b1a70002
+def matched_blur_table(generated,           # images as in `as_image_data`
+                       held_out: ImageData, # real images that are to be blurred
+                       real: ImageData,     # what everything is compared with
+                       extractors: list[Extractor], # pairs of eyes
+                       n_splits: int = 8,   # deals into halves behind each interval
+                       seed: int = 0,       # of deals and draws
+                      ) -> pd.DataFrame:    # features, set (held out, blurred, generated), sigma (px), metric, value, low, high
+    "What each metric says of real images, of real ones as unsharp as the generated ones, and of the generated ones."
+    generated, rng = as_image_data(generated, name="generated"), np.random.default_rng(seed)
+    n, sigma = min(len(generated), len(held_out)), matching_blur(generated, real)
+    mine, others = (data.subset(np.sort(rng.permutation(len(data))[:n])) for data in (generated, held_out))
+    sets = {"held out": (0., others), "blurred": (sigma, as_image_data(gaussian_blurred(others, sigma), name="blurred")),
+            "generated": (np.nan, mine)}
+    rows = []
+    for extractor in extractors:
+        real_features = image_features(real, extractor, keep=False)
+        for name, (blur, data) in sets.items():
+            table = compare_features(image_features(data, extractor, keep=False), real_features, real.table.group, n_splits, seed=seed)
+            rows.append(table.assign(features=extractor.name, set=name, sigma=blur))
+    table = pd.concat(rows).rename_axis("metric").reset_index()
+    return table[["features", "set", "sigma", "metric", "value", "low", "high"]]

@@ -12,6 +12,7 @@ from medgan.analysis.metric_study import (
     METRICS,
     MetricStudy,
     corrupt,
+    matched_blur_table,
     pixel_extractor,
     plot_levels,
     plot_study,
@@ -20,6 +21,7 @@ from medgan.analysis.metric_study import (
 )
 from medgan.core.checks import ParameterError
 from medgan.data.images import load_data
+from medgan.evaluate.spectra import gaussian_blurred
 from medgan.training.parameters import parameters_cell
 
 NOTEBOOK = Path(__file__).parents[2]/"nbs"/"analysis"/"01_metric_study.ipynb"
@@ -80,6 +82,15 @@ def test_study(study):
     row = study[(study.kind == "noise") & (study.level == 1) & (study.metric == "fid")].iloc[0]
     untouched = first[(first.kind == "noise") & (first.metric == "fid")].iloc[0]
     assert row.change == pytest.approx((row.value - untouched.value)/np.hypot(row.sd, untouched.sd))
+
+def test_matched_blur(parts):
+    "Catches a blur of the generated images in place of the real ones, sets of different size, and rows under the wrong name."
+    real, (made, held_out) = parts["real"], parts["pool"].split(dict(made=.4, held_out=.6), seed=1).values()
+    table = matched_blur_table(gaussian_blurred(made, 1.), held_out, real, [pixel_extractor(16)], 2)
+    assert table.groupby("set").sigma.first()["blurred"] == pytest.approx(1, abs=.15)
+    density = table[table.metric == "density"].set_index("set").value
+    assert density["blurred"] == pytest.approx(density["generated"], rel=.25) and density["held out"] < density["blurred"]/1.1
+    assert list(table["set"].unique()) == ["held out", "blurred", "generated"] and table.features.unique().tolist() == ["pixels 16 x 16"]
 
 def test_pictures(study):
     "Catches a panel with the corruptions in another order than its labels, and a level that is left out."
