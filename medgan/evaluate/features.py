@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SHIPPED', 'INCEPTION_SHA256', 'brought_to', 'FeatureCNN', 'random_views', 'ExtractorError', 'Extractor',
-           'fingerprint_of', 'weights_file', 'feature_card', 'train_extractor', 'best_device', 'load_extractor',
+           'weights_fingerprint', 'weights_file', 'feature_card', 'train_extractor', 'best_device', 'load_extractor',
            'image_features']
 
 # %% ../../nbs/evaluate/01_features.ipynb #e5554e09
@@ -129,9 +129,9 @@ class Extractor:
         return replace(self, name=f"{self.name}, {size} px", any_size=False) if self.any_size else self
 
 # %% ../../nbs/evaluate/01_features.ipynb #b451200a
-def fingerprint_of(name: str,                # of the extractor
-                   weights: dict[str, Tensor], # a state dict
-                  ) -> str:                  # 16 hexadecimal digits
+def weights_fingerprint(name: str,                  # of the extractor
+                        weights: dict[str, Tensor], # a state dict
+                       ) -> str:                    # 16 hexadecimal digits
     "The first digits of a SHA-256 over name and weights."
     digest = hashlib.sha256(name.encode())
     for key in sorted(weights): digest.update(key.encode() + weights[key].cpu().numpy().tobytes())
@@ -208,7 +208,7 @@ def _shipped(name):
     load_weights(net, state["net"], name)
     net.eval().to(best_device(), memory_format=torch.channels_last)
     seen = tuple(state["seen"]["groups"].tolist())
-    return Extractor(card["name"], card["channels"], net.features, fingerprint_of(card["name"], net.state_dict()), seen)
+    return Extractor(card["name"], card["channels"], net.features, weights_fingerprint(card["name"], net.state_dict()), seen)
 
 # %% ../../nbs/evaluate/01_features.ipynb #e0624ac3
 def _lite(name, weights, size):
@@ -221,7 +221,7 @@ def _lite(name, weights, size):
     title = f"EfficientNet-{name.capitalize()} stages 1-4, {'random weights' if weights == 'random' else 'ImageNet'}"
     found = Extractor(title, 3, lambda x: stage_statistics(net, brought_to(x, size)), "", any_size=True)
     if size: found = found.at(size)
-    return replace(found, fingerprint=fingerprint_of(found.name, net.state_dict()))
+    return replace(found, fingerprint=weights_fingerprint(found.name, net.state_dict()))
 
 # %% ../../nbs/evaluate/01_features.ipynb #a6ea5139
 INCEPTION_SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
@@ -302,7 +302,7 @@ def _library_extractor(name, weights, size):
     mean, std = (torch.tensor(v, device=best_device())[:, None, None] for v in (mean, std))
     def features(x): return net((brought_to(x, size or usual)/2 + .5 - mean)/std).flatten(1)       # of images in [0,1]
     if size: _check_takes(features, name, size, usual)
-    return Extractor(title, 3, features, fingerprint_of(title, net.state_dict()))
+    return Extractor(title, 3, features, weights_fingerprint(title, net.state_dict()))
 
 # %% ../../nbs/evaluate/01_features.ipynb #d1f6035b
 def load_extractor(name: str,         # "skin", "brain", "lite0", "inception", "timm:<model>", "torchvision:<model>", ...

@@ -18,7 +18,14 @@ from torch import Tensor, nn
 
 from ..core.checks import Number, Whole, takes
 from ..data.images import ImageData
-from .features import Extractor, ExtractorError, FeatureCNN, best_device, brought_to, fingerprint_of
+from medgan.evaluate.features import (
+    Extractor,
+    ExtractorError,
+    FeatureCNN,
+    best_device,
+    brought_to,
+    weights_fingerprint,
+)
 from ..networks.augmentation import random_flips, random_turns
 from ..networks.imagenet import position_statistics
 from ..networks.layers import UpConv2d
@@ -123,7 +130,7 @@ def autoencoder_extractor(net: Autoencoder, # trained
     net.eval().to(best_device()).requires_grad_(False)
     seen = tuple(np.asarray(getattr(net, "seen", ())).tolist())
     title = f"{learns} autoencoder, {net.encoder.size} px"
-    return Extractor(title, net.decoder[-2].out_channels, net.features, fingerprint_of(title, net.state_dict()), seen)
+    return Extractor(title, net.decoder[-2].out_channels, net.features, weights_fingerprint(title, net.state_dict()), seen)
 
 @takes(AutoencoderConfig, LoopConfig)
 def train_autoencoder(data: ImageData,       # the training part
