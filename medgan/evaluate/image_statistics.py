@@ -61,44 +61,59 @@ def _apart(**sets):
     if shared := set(x.table.group) & set(y.table.group):
         raise MetricError(f"{len(shared)} groups (lesions, patients) are in {a} and in {b}, such as {min(shared)}: split by group")
 
+# %% ../../nbs/evaluate/11_image_statistics.ipynb #93aa5f04
+def _shuffled(data, seed):
+    "Row numbers in an order that keeps groups together."
+    group = data.table.group.to_numpy()
+    names, code = np.unique(group, return_inverse=True)
+    return np.argsort(np.random.default_rng(seed).permutation(len(names))[code], kind="stable")
+
+def _fair_blocks(training, held_out, seed):
+    "Row numbers of training images in blocks, and of held-out ones: equally many in each."
+    n_blocks = max(1, int(np.ceil(len(training)/len(held_out) - .1)))
+    n = min(len(held_out), len(training)//n_blocks)
+    rows = _shuffled(training, seed)
+    return [rows[i*n:(i + 1)*n] for i in range(n_blocks)], _shuffled(held_out, seed)[:n]
+
 # %% ../../nbs/evaluate/11_image_statistics.ipynb #ef44807c
 def distances_at_scales(images,   # N images, as in `as_image_data`; also the held-out ones themselves, each without its own group
                         training, # real images that a generator was trained on, likewise, with their groups where they have them
                         held_out, # real images that it was not trained on, likewise
+                        seed: int = 0, # of the blocks
                        ) -> pd.DataFrame: # N rows; columns (scale, "training" or "held out"): distance in grey levels, mean over the pieces
-    "How far each image is from the nearest training image, and from the nearest held-out one, at three scales."
+    "How far each image is from the nearest training image, and from the nearest held-out one, among equally many of them."
     images, training = as_image_data(images, name="images"), as_image_data(training, name="training")
     held_out = as_image_data(held_out, name="held_out")
     check_alike(images=images, training=training, held_out=held_out)
     _apart(training=training, held_out=held_out)
-    columns, code = {}, {group: i for i, group in enumerate(dict.fromkeys(held_out.table.group))}
-    def codes(data): return torch.tensor([code.get(group, -1 - i) for i, group in enumerate(data.table.group)])
+    blocks, others = _fair_blocks(training, held_out, seed)
+    code = {group: i for i, group in enumerate(dict.fromkeys(held_out.table.group))}
+    def codes(groups): return torch.tensor([code.get(group, -1) for group in groups])
+    columns, mine, theirs = {}, codes(images.table.group), codes(held_out.table.group.iloc[others])
     for scale in SCALES:
-        x, y, z = (_pieces(data, scale) for data in (images, training, held_out))
+        x, y, z = (_pieces(data, scale) for data in (images, training, held_out.subset(others)))
         if scale == "patches": x = x[:, [0, 6, 9, 15]]                       # enough to ask for, and four times as fast
-        def per_image(d): return d.view(len(x), -1).mean(1).numpy()
-        mine, theirs = codes(images).repeat_interleave(x.shape[1]), codes(held_out).repeat_interleave(z.shape[1])
-        flat = x.flatten(0, 1)
-        columns[scale, "training"] = per_image(_to_nearest(flat, y.flatten(0, 1), None, None))
-        columns[scale, "held out"] = per_image(_to_nearest(flat, z.flatten(0, 1), mine, theirs))
+        flat, per_image = x.flatten(0, 1), (len(x), x.shape[1])
+        to_blocks = torch.stack([_to_nearest(flat, y[rows].flatten(0, 1), None, None) for rows in blocks]).mean(0)
+        own = mine.repeat_interleave(x.shape[1]), theirs.repeat_interleave(z.shape[1])
+        columns[scale, "training"] = to_blocks.view(per_image).mean(1).numpy()
+        columns[scale, "held out"] = _to_nearest(flat, z.flatten(0, 1), *own).view(per_image).mean(1).numpy()
     return pd.DataFrame(columns)
 
-# %% ../../nbs/evaluate/11_image_statistics.ipynb #b4d69ec1
-def _ratio(shares):
-    "The ratio of two distances from their shares of the sum (N,)."
-    return float(np.mean(shares)/max(1e-9, 1 - np.mean(shares)))
+# %% ../../nbs/evaluate/11_image_statistics.ipynb #927affb4
+def _ratio(a, b):
+    "The ratio of two mean distances; 1 where both are 0."
+    return float(a.mean()/b.mean()) if b.mean() > 0 else 1. if a.mean() == 0 else np.inf
 
 def nearest_ratio(distances: pd.DataFrame, # from `distances_at_scales`
                   groups: Sequence | None = None, # of the images (N,), units of the interval; None = each alone
                   seed: int = 0,           # of the bootstrap
-                 ) -> pd.DataFrame:        # a row a scale: value, low, high; below its floor: nearer to training images than chance
-    "Distance to training images over that to held-out ones: 0 = copies, about 1 = new, where there are as many of both."
-    rows = {}
-    for scale in SCALES:
-        a, b = (distances[scale, side].to_numpy(float) for side in ("training", "held out"))
-        shares = np.where(a + b > 0, a/np.maximum(a + b, 1e-12), .5)
-        rows[scale] = bootstrap_interval(shares, _ratio, groups, n_resamples=500, seed=seed)
-    return pd.DataFrame(rows, index=["value", "low", "high"]).T
+                 ) -> pd.DataFrame:        # a row a scale: value, low, high; below 1: nearer to training images than chance
+    "Distance to training images over that to held-out ones: 0 = copies, 1 = new."
+    def row(scale):
+        sides = tuple(distances[scale, side].to_numpy(float) for side in ("training", "held out"))
+        return bootstrap_interval(sides, _ratio, groups, n_resamples=500, seed=seed)
+    return pd.DataFrame({scale: row(scale) for scale in SCALES}, index=["value", "low", "high"]).T
 
 # %% ../../nbs/evaluate/11_image_statistics.ipynb #7b9f8e2e
 def _mean_of_recalls(hit, y):

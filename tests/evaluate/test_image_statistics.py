@@ -20,6 +20,7 @@ from medgan.evaluate.image_statistics import (
     planted_faults,
 )
 from medgan.evaluate.metrics import MetricError
+from medgan.evaluate.spectra import gaussian_blurred
 
 class Brightness(nn.Module):
     "Calls an image the darker of two classes, or the brighter one."
@@ -81,10 +82,26 @@ def test_ratio_of_known_distances():
     "Catches the inverse ratio, a mean of ratios that one image decides, and 0/0."
     def table(a, b): return pd.DataFrame({(s, side): d for s in SCALES for side, d in (("training", a), ("held out", b))})
     assert nearest_ratio(table([1., 2, 3], [2., 4, 6])).value.tolist() == pytest.approx([.5]*3)
-    assert nearest_ratio(table([0., 4], [3., 0])).value.tolist() == pytest.approx([1]*3)
+    assert nearest_ratio(table([0., 4], [3., 1])).value.tolist() == pytest.approx([1]*3)
     assert nearest_ratio(table([0., 0], [0., 0])).value.tolist() == pytest.approx([1]*3)
     rows = nearest_ratio(table(np.linspace(1, 2, 40), np.full(40, 1.5)))
     assert ((rows.low < rows.value) & (rows.value < rows.high)).all()
+
+def test_more_training_images_are_no_nearer():
+    "Catches a search among more training than held-out images: blurred images would be nearer to the larger side."
+    training, held_out, pool = textured(240, seed=5), textured(80, seed=6), textured(60, seed=7)
+    for images in (pool, gaussian_blurred(pool, 1.5)):
+        assert nearest_ratio(distances_at_scales(images, training, held_out)).value.tolist() == pytest.approx([1]*3, abs=.05)
+    copies = nearest_ratio(distances_at_scales(training, training, held_out)).value         # each image is in one block of three
+    assert copies["whole"] == pytest.approx(2/3, abs=.05)
+
+@pytest.mark.parametrize("n_training, n_held_out", [(240, 80), (100, 80), (85, 80), (40, 80), (81, 27)])
+def test_every_training_image_has_its_block(n_training, n_held_out):
+    "Catches training images that are never looked at, so that their copies are not found."
+    training, held_out = textured(n_training, 16, 8), textured(n_held_out, 16, 9)
+    to_training = distances_at_scales(training, training, held_out)["whole", "training"]
+    to_others = distances_at_scales(textured(n_training, 16, 10), training, held_out)["whole", "training"]
+    assert (to_training < to_others.median()).mean() > .9
 
 def test_training_and_held_out_apart(parts):
     "Catches a floor of images that were trained on, and the sets of other sizes."
