@@ -8,6 +8,7 @@ __all__ = ['Contestant', 'train_for', 'even_labels', 'race', 'drawn_images', 'ju
 # %% ../../nbs/analysis/03_race.ipynb #13a560ec
 import io
 import itertools
+import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +20,7 @@ from torch import nn
 
 from ..core.checks import ParameterError, check_number, user_path
 from ..core.names import safe_name
+from ..core.plots import progress_bar
 from ..core.statistics import mean_interval
 from ..data.images import ImageData, as_image_data
 from ..evaluate.features import Extractor
@@ -89,15 +91,15 @@ def race(contestants: dict[str, Contestant], # by name
     "Train all, one after another, and keep what they draw at the marks; a race that was stopped goes on."
     if not len(marks) or list(marks) != sorted(set(marks)): raise ParameterError(f"marks={list(marks)}: must rise, at least one")
     labels, rows = even_labels(data, n), []
-    for seed, (name, contestant) in itertools.product(seeds, contestants.items()):
+    todo = list(itertools.product(seeds, contestants, marks))
+    for seed, name, mark in progress_bar(todo, desc="race", unit="mark"):
         folder = user_path(out_dir)/safe_name(f"{name}-{seed}")
-        for mark in marks:
-            file = _drawn_file(folder, mark)
-            if not file.exists():
-                trainer = train_for(contestant, data, mark, str(folder), seed, **dict(progress=f"{name} {seed}") | options)
-                _draw_at(file, contestant, trainer, labels, mark, data.classes, seed)
-            with np.load(file) as kept: row = dict(seconds=float(kept["seconds"]), kimg=float(kept["kimg"]))
-            rows.append(dict(contestant=name, seed=seed, mark=mark) | row | dict(file=str(file)))
+        file = _drawn_file(folder, mark)
+        if not file.exists():
+            trainer = train_for(contestants[name], data, mark, str(folder), seed, **dict(progress="") | options)
+            _draw_at(file, contestants[name], trainer, labels, mark, data.classes, seed)
+        with np.load(file) as kept: row = dict(seconds=float(kept["seconds"]), kimg=float(kept["kimg"]))
+        rows.append(dict(contestant=name, seed=seed, mark=mark) | row | dict(file=str(file)))
     return pd.DataFrame(rows)
 
 # %% ../../nbs/analysis/03_race.ipynb #8e53a944
@@ -152,7 +154,7 @@ def plot_race(ranks: pd.DataFrame,  # from `standings`
             ax.errorbar(at, curve.value, [curve.value - curve.low, curve.high - curve.value], marker="o", ms=3, lw=1, capsize=2, label=name)
         ax.axhline(part.floor.mean(), color="0.6", lw=.8, ls="--")
         ax.set(xlabel=f"{unit} of training", xscale="log", yscale="log" if metric in ("fid", "kid") else "linear")
-        ax.set_title(kind, fontsize=8)
+        ax.set_title(textwrap.fill(kind, 22), fontsize=8)
         ax.set_xticks(marks/seconds, [f"{mark/seconds:g}" for mark in marks])
         ax.xaxis.minorticks_off()
     axes[0, 0].set_ylabel(metric)

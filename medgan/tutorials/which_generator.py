@@ -15,7 +15,7 @@ from ..data.registry import known_set
 from ..networks.fastgan import FASTGAN_SIZES
 from ..training.parameters import RUN_NAME
 
-# %% ../../nbs/tutorials/00_which_generator.ipynb #0786368e
+# %% ../../nbs/tutorials/00_which_generator.ipynb #2ce94664
 METHODS = ("cdcgan", "stylegan2_ada", "projected_gan")
 
 def _known_methods(methods: str) -> str:
@@ -32,13 +32,13 @@ class RaceStudy(Config):
     data_dir: str = Field("", description="where that data set lies; \"\": $MEDGAN_DATA, else ~/.cache/medgan")
     size: Literal[FASTGAN_SIZES] = Field(32, description="image side in px")
     methods: Annotated[str, AfterValidator(_known_methods)] = Field(" ".join(METHODS), description="who takes part")
-    minutes: Number = Field(.2, gt=0, le=10**5, description="of training, each")
+    minutes: Number = Field(.4, gt=0, le=10**5, description="of training, each")
     n_marks: Whole = Field(2, ge=1, le=10, description="times at which images are drawn: at the end, at a third of it, a ninth, ...")
     seed: Whole = Field(0, ge=0, le=2**31 - 1, description="of the split, and of the first training of each")
-    n_seeds: Whole = Field(2, ge=1, le=100, description="trainings of each method")
+    n_seeds: Whole = Field(1, ge=1, le=100, description="trainings of each method")
     n_phantoms: Whole = Field(1200, ge=200, le=10**6, description="images, where data is \"phantom\"")
     n_images: Whole = Field(300, ge=100, le=10**6, description="drawn at each mark")
-    n_splits: Whole = Field(4, ge=0, le=1000, description="deals into halves behind each interval of one training")
+    n_splits: Whole = Field(0, ge=0, le=1000, description="deals into halves behind intervals of each training; 0: none")
     judge_epochs: Number = Field(2., gt=0, le=10**6, description="passes over the training part for the autoencoder among the judges")
     out_dir: str = Field("", description="folder for the runs, which go on from it; \"\": they are not kept")
     results: str = Field("", pattern=RUN_NAME, json_schema_extra=dict(allowed="a name of letters, digits, '_', '-' and '.', or ''"),
