@@ -18,7 +18,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError, PydanticUndefined
@@ -76,28 +76,34 @@ def user_path(path: str | os.PathLike, # as a user writes it: `~` is their home,
 
 
 # %% ../../nbs/core/00_checks.ipynb #93f6fcc5
-def check_out_dir(out_dir: str | Path, # the run's folder
+def check_out_dir(out_dir: str | Path,    # a folder that is to be written
+                  name: str = "out_dir",  # of the parameter, for the message
                  ):
     "Refuse a folder that is a file or cannot be written; creates nothing."
-    path = user_path(out_dir, "out_dir")
+    path, told = user_path(out_dir, name), f"{name}={str(out_dir)!r}"
     try:
-        if path.exists() and not path.is_dir(): raise ParameterError(f"out_dir={str(out_dir)!r}: is a file; name a folder")
+        if path.exists() and not path.is_dir(): raise ParameterError(f"{told}: is a file; name a folder")
         there = next(p for p in (path, *path.absolute().parents) if p.exists())
-        if not there.is_dir(): raise ParameterError(f"out_dir={str(out_dir)!r}: {there} is a file; name a folder")
+        if not there.is_dir(): raise ParameterError(f"{told}: {there} is a file; name a folder")
         tempfile.TemporaryFile(dir=there).close()
-    except OSError as error:
-        raise ParameterError(f"out_dir={str(out_dir)!r}: cannot be written ({error.strerror}); name another folder") from error
+    except OSError as error: raise ParameterError(f"{told}: cannot be written ({error.strerror}); name another folder") from error
 
 # %% ../../nbs/core/00_checks.ipynb #2042ca2d
 @contextmanager
-def alone(lock: Path,     # the lock's file, in a folder that is there
-          wait: bool,     # for a process that holds it
+def alone(lock: Path,        # the lock's file, in a folder that is there
+          waiting: str = "", # what is said before waiting for a process that holds it; "" = it is not waited for
          ) -> Iterator[None]:
     "Inside, no other process is; `Timeout` where one is and nobody shall wait."
-    with FileLock(lock, timeout=-1 if wait else 0):
-        try: yield
-        finally:
-            if os.name == "posix": lock.unlink(missing_ok=True)       # whoever waits for it notices; elsewhere it goes by itself
+    held = FileLock(lock)
+    try: held.acquire(timeout=0)
+    except Timeout:
+        if not waiting: raise
+        print(waiting, flush=True)
+        held.acquire()
+    try: yield
+    finally:
+        if os.name == "posix": lock.unlink(missing_ok=True)       # whoever waits for it notices; elsewhere it goes by itself
+        held.release()
 
 # %% ../../nbs/core/00_checks.ipynb #d332b75a
 def _plain(value):
