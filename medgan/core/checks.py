@@ -155,17 +155,16 @@ def _short(value, n: int = 60) -> str:
     text = repr(value)
     return text if len(text) <= n else text[:n - 3] + "..."
 
-def _unknown(name: str, known: Iterable[str]) -> str:
-    "What to say of a name that no field has."
-    known = list(known)
-    near = get_close_matches(name, known, 1)
-    shortened = " ".join(name.split())[:60]
-    return f"{shortened}: no such parameter" + (f"; do you mean {near[0]}?" if near else f"; there are {', '.join(known)}")
+def _unknown(names: Iterable[str], known: Iterable[str]) -> list[str]:
+    "What to say of the names that no field has; where one is like none of the known ones, these are listed at the end, once."
+    near = {name: get_close_matches(name, known, 1) for name in names if name not in known}
+    told = [f"{' '.join(name.split())[:60]}: no such parameter" + "".join(f"; do you mean {n}?" for n in ns) for name, ns in near.items()]
+    if not all(near.values()): told[-1] += f"; there are {', '.join(known)}"
+    return told
 
 def _refusal(fields: dict[str, FieldInfo], given: dict, error: dict) -> str:
     "One of pydantic's errors in our form."
     name = str(error["loc"][0]) if error["loc"] else ""
-    if error["type"] == "extra_forbidden": return _unknown(name, fields)
     if error["type"] == "missing": return f"{name}: is missing; must be {allowed(fields[name])}"
     if error["type"] == "value_error": return error["msg"].removeprefix("Value error, ")
     return f"{name}={_short(given[name])}: must be {allowed(fields[name])}"
@@ -178,7 +177,8 @@ class Config(BaseModel):
     def __init__(self, /, **values):
         try: super().__init__(**values)
         except ValidationError as error:
-            told = list(dict.fromkeys(_refusal(type(self).model_fields, values, e) for e in error.errors()))
+            fields, errors = type(self).model_fields, [e for e in error.errors() if e["type"] != "extra_forbidden"]
+            told = [*dict.fromkeys(_refusal(fields, values, e) for e in errors), *_unknown(values, fields)]
             more = [f"and {len(told) - 100} more"] if len(told) > 100 else []
             raise ParameterError("; ".join(told[:100] + more)) from None
 
@@ -213,7 +213,7 @@ def check(model: type[C],        # a class of `Config`
           given: dict[str, Any], # a notebook's `globals()`
          ) -> C:                 # the parameters, converted
     "The parameters of a notebook; `ParameterError` that names all that are unknown, missing or wrong."
-    wrong = [_unknown(name, model.model_fields) for name in injected_names(given.get("In", [])) if name not in model.model_fields]
+    wrong = _unknown(injected_names(given.get("In", [])), model.model_fields)
     wrong += [f"{name}: is missing; must be {allowed(field)}" for name, field in model.model_fields.items() if name not in given]
     try: checked = model(**{name: given[name] for name in model.model_fields if name in given})
     except ParameterError as error: wrong.append(str(error))

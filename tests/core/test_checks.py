@@ -115,6 +115,12 @@ def test_unknown_names(name, hint):
     with pytest.raises(ParameterError) as caught: Toy(**{name: 1})
     assert str(caught.value).startswith(f"{name}: no such parameter; {hint}")
 
+def test_unknown_names_together():
+    "Catches the list of all parameters behind each of many unknown names, which hides them."
+    with pytest.raises(ParameterError) as caught: Toy(foo=1, widht=1, bar=1)
+    told = "foo: no such parameter; widht: no such parameter; do you mean width?; bar: no such parameter; there are size, width, lr"
+    assert str(caught.value).startswith(told) and str(caught.value).count("there are") == 1
+
 def test_missing():
     "Catches a parameter without a default that is left open."
     class Needed(Config):
