@@ -18,7 +18,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError, PydanticUndefined
@@ -76,28 +76,34 @@ def user_path(path: str | os.PathLike, # as a user writes it: `~` is their home,
 
 
 # %% ../../nbs/core/00_checks.ipynb #93f6fcc5
-def check_out_dir(out_dir: str | Path, # the run's folder
+def check_out_dir(out_dir: str | Path,    # a folder that is to be written
+                  name: str = "out_dir",  # of the parameter, for the message
                  ):
     "Refuse a folder that is a file or cannot be written; creates nothing."
-    path = user_path(out_dir, "out_dir")
+    path, told = user_path(out_dir, name), f"{name}={str(out_dir)!r}"
     try:
-        if path.exists() and not path.is_dir(): raise ParameterError(f"out_dir={str(out_dir)!r}: is a file; name a folder")
+        if path.exists() and not path.is_dir(): raise ParameterError(f"{told}: is a file; name a folder")
         there = next(p for p in (path, *path.absolute().parents) if p.exists())
-        if not there.is_dir(): raise ParameterError(f"out_dir={str(out_dir)!r}: {there} is a file; name a folder")
+        if not there.is_dir(): raise ParameterError(f"{told}: {there} is a file; name a folder")
         tempfile.TemporaryFile(dir=there).close()
-    except OSError as error:
-        raise ParameterError(f"out_dir={str(out_dir)!r}: cannot be written ({error.strerror}); name another folder") from error
+    except OSError as error: raise ParameterError(f"{told}: cannot be written ({error.strerror}); name another folder") from error
 
 # %% ../../nbs/core/00_checks.ipynb #2042ca2d
 @contextmanager
-def alone(lock: Path,     # the lock's file, in a folder that is there
-          wait: bool,     # for a process that holds it
+def alone(lock: Path,        # the lock's file, in a folder that is there
+          waiting: str = "", # what is said before waiting for a process that holds it; "" = it is not waited for
          ) -> Iterator[None]:
     "Inside, no other process is; `Timeout` where one is and nobody shall wait."
-    with FileLock(lock, timeout=-1 if wait else 0):
-        try: yield
-        finally:
-            if os.name == "posix": lock.unlink(missing_ok=True)       # whoever waits for it notices; elsewhere it goes by itself
+    held = FileLock(lock)
+    try: held.acquire(timeout=0)
+    except Timeout:
+        if not waiting: raise
+        print(waiting, flush=True)
+        held.acquire()
+    try: yield
+    finally:
+        if os.name == "posix": lock.unlink(missing_ok=True)       # whoever waits for it notices; elsewhere it goes by itself
+        held.release()
 
 # %% ../../nbs/core/00_checks.ipynb #d332b75a
 def _plain(value):
@@ -149,17 +155,16 @@ def _short(value, n: int = 60) -> str:
     text = repr(value)
     return text if len(text) <= n else text[:n - 3] + "..."
 
-def _unknown(name: str, known: Iterable[str]) -> str:
-    "What to say of a name that no field has."
-    known = list(known)
-    near = get_close_matches(name, known, 1)
-    shortened = " ".join(name.split())[:60]
-    return f"{shortened}: no such parameter" + (f"; do you mean {near[0]}?" if near else f"; there are {', '.join(known)}")
+def _unknown(names: Iterable[str], known: Iterable[str]) -> list[str]:
+    "What to say of the names that no field has; where one is like none of the known ones, these are listed at the end, once."
+    near = {name: get_close_matches(name, known, 1) for name in names if name not in known}
+    told = [f"{' '.join(name.split())[:60]}: no such parameter" + "".join(f"; do you mean {n}?" for n in ns) for name, ns in near.items()]
+    if not all(near.values()): told[-1] += f"; there are {', '.join(known)}"
+    return told
 
 def _refusal(fields: dict[str, FieldInfo], given: dict, error: dict) -> str:
     "One of pydantic's errors in our form."
     name = str(error["loc"][0]) if error["loc"] else ""
-    if error["type"] == "extra_forbidden": return _unknown(name, fields)
     if error["type"] == "missing": return f"{name}: is missing; must be {allowed(fields[name])}"
     if error["type"] == "value_error": return error["msg"].removeprefix("Value error, ")
     return f"{name}={_short(given[name])}: must be {allowed(fields[name])}"
@@ -172,7 +177,8 @@ class Config(BaseModel):
     def __init__(self, /, **values):
         try: super().__init__(**values)
         except ValidationError as error:
-            told = list(dict.fromkeys(_refusal(type(self).model_fields, values, e) for e in error.errors()))
+            fields, errors = type(self).model_fields, [e for e in error.errors() if e["type"] != "extra_forbidden"]
+            told = [*dict.fromkeys(_refusal(fields, values, e) for e in errors), *_unknown(values, fields)]
             more = [f"and {len(told) - 100} more"] if len(told) > 100 else []
             raise ParameterError("; ".join(told[:100] + more)) from None
 
@@ -207,7 +213,7 @@ def check(model: type[C],        # a class of `Config`
           given: dict[str, Any], # a notebook's `globals()`
          ) -> C:                 # the parameters, converted
     "The parameters of a notebook; `ParameterError` that names all that are unknown, missing or wrong."
-    wrong = [_unknown(name, model.model_fields) for name in injected_names(given.get("In", [])) if name not in model.model_fields]
+    wrong = _unknown(injected_names(given.get("In", [])), model.model_fields)
     wrong += [f"{name}: is missing; must be {allowed(field)}" for name, field in model.model_fields.items() if name not in given]
     try: checked = model(**{name: given[name] for name in model.model_fields if name in given})
     except ParameterError as error: wrong.append(str(error))

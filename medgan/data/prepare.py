@@ -10,19 +10,16 @@ import hashlib
 import json
 import os
 import shutil
-import tempfile
 import warnings
 import zlib
 from collections.abc import Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from filelock import Timeout
 
-from ..core.checks import alone, user_path
+from ..core.checks import alone, check_out_dir, user_path
 from .files import need_columns
 from .registry import DataError, DataSpec, data_spec
 from .sources import DrawnSource, FileSource, Originals, PhotoSource, Source, look_alikes
@@ -181,28 +178,12 @@ def _prepare(name, table, source, size, folder):
     finally: shutil.rmtree(unfinished, ignore_errors=True)
 
 # %% ../../nbs/data/08_prepare.ipynb #7cbd807d
-def _check_cache():
-    "`DataError` where the cache's folder cannot be written."
-    try:
-        cache_dir().mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=cache_dir()).close()
-    except OSError as error:
-        raise DataError(f"{cache_dir()} cannot be written ({error}); let $MEDGAN_CACHE name another folder") from error
-
-@contextmanager
-def _cache_alone():
-    "The right to write in the cache; waits for another process, and says so."
-    lock = cache_dir()/".lock"
-    _check_cache()
-    try:
-        with alone(lock, wait=False): pass
-    except Timeout: print("another process prepares a data set: waiting for it", flush=True)
-    with alone(lock, wait=True): yield
-
 def _make_sure(name, table, source, size, folder):
     "Let there be a whole prepared set in `folder`."
     if _is_whole(folder): return
-    with _cache_alone():
+    check_out_dir(cache_dir(), "$MEDGAN_CACHE")
+    cache_dir().mkdir(parents=True, exist_ok=True)
+    with alone(cache_dir()/".lock", "another process prepares a data set: waiting for it"):
         for unfinished in cache_dir().glob("*.part"): shutil.rmtree(unfinished)
         if _is_whole(folder): return                        # another process was faster
         if folder.exists():

@@ -106,7 +106,7 @@ class RunFolder:
         else:
             self.path.mkdir(parents=True, exist_ok=True)
             try:
-                with alone(self.path/".lock", wait=False):
+                with alone(self.path/".lock"):
                     if checkpoints(self.path)[-1:] != ([self.newest] if self.newest else []):
                         raise ParameterError(f"out_dir={str(self.path)!r}: another run has written here meanwhile; name another folder")
                     yield

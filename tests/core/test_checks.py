@@ -1,10 +1,13 @@
 "Parameters: one description of each, all that is wrong in one message, nothing converted that is not used."
 import inspect
+from threading import Thread
+from time import monotonic
 from typing import Literal
 
 import numpy as np
 import pytest
 import torch
+from filelock import Timeout
 from pydantic import Field, ValidationError, model_validator
 
 from medgan.core.checks import (
@@ -14,6 +17,7 @@ from medgan.core.checks import (
     ParameterError,
     Whole,
     allowed,
+    alone,
     check,
     check_choice,
     check_number,
@@ -111,6 +115,12 @@ def test_unknown_names(name, hint):
     with pytest.raises(ParameterError) as caught: Toy(**{name: 1})
     assert str(caught.value).startswith(f"{name}: no such parameter; {hint}")
 
+def test_unknown_names_together():
+    "Catches the list of all parameters behind each of many unknown names, which hides them."
+    with pytest.raises(ParameterError) as caught: Toy(foo=1, widht=1, bar=1)
+    told = "foo: no such parameter; widht: no such parameter; do you mean width?; bar: no such parameter; there are size, width, lr"
+    assert str(caught.value).startswith(told) and str(caught.value).count("there are") == 1
+
 def test_missing():
     "Catches a parameter without a default that is left open."
     class Needed(Config):
@@ -197,3 +207,19 @@ def test_injected_unknown():
     "Catches `-p epocs 7`, of which papermill only warns."
     with pytest.raises(ParameterError) as caught: check(Toy, cell(In=["", "# Parameters\nwidth = 3\nwidht = 4\n"], width=3))
     assert str(caught.value) == "widht: no such parameter; do you mean width?"
+
+# ---- one at a time
+
+def test_waits_for_a_lock(tmp_path, capsys):
+    "Catches a process that waits without a word, that goes on before the other is done, and a lock that stays."
+    lock, order = tmp_path/".lock", []
+    def second():
+        with alone(lock, "waiting"): order.append("second")
+    with alone(lock):
+        (thread := Thread(target=second)).start()
+        said, until = "", monotonic() + 10
+        while not said and monotonic() < until: said = capsys.readouterr().out
+        with pytest.raises(Timeout), alone(lock): pass
+        order.append("first")
+    thread.join(10)
+    assert (said, order, list(tmp_path.iterdir())) == ("waiting\n", ["first", "second"], [])
