@@ -59,6 +59,7 @@ def _random_convolution(channels, out_channels, side):
     nn.init.zeros_(convolution.bias)
     return convolution
 
+# %% ../../nbs/networks/08_projection.ipynb #69dfa3b6
 class FeatureProjection(nn.Module):
     "Images to features at up to four scales; nothing in it is trained."
     def __init__(self,
