@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from ..core.checks import Names, Number, Whole, takes
 from ..data.images import ImageData
 from .stylegan2 import Generator
-from .stylegan2_train import check_each_class, fake_images, generator_facts
+from .stylegan2_train import check_each_class, fake_images, generator_facts, note_mean_style
 from ..networks.augmentation import DifferentiableAugmentation, random_flips
 from ..networks.drawing import as_read, draw_classes
 from ..networks.fastgan import FASTGAN_SIZES, FastGANGenerator
@@ -91,11 +91,12 @@ def build_projected_gan(config: ProjectedGANConfig,
     return G.to(memory_format=torch.channels_last), D.to(memory_format=torch.channels_last)
 
 # %% ../../nbs/models/05_projected_gan.ipynb #f0a6c53f
-def _drawn_for(G, labels):
+def _drawn_for(trainer, labels):
     "Images of new latents; the generator of StyleGAN2 also learns its mean style."
+    G = trainer.modules["G"]
     if not isinstance(G, Generator): return G(torch.randn(len(labels), G.z_dim, device=labels.device), labels)
     images, _, w = fake_images(G, labels, mixing=0.)
-    G.mapping.w_avg.lerp_(w.detach().float().mean(0), 1 - .995)
+    note_mean_style(trainer, G, w)
     return images
 
 def projected_step(trainer: Trainer,              # with the networks G and D, and the optimisers G and D
@@ -103,14 +104,14 @@ def projected_step(trainer: Trainer,              # with the networks G and D, a
                    looks: Callable[[Tensor], list[Tensor]], # images to features at each scale
                   ) -> Callable[[dict], dict]:    # for `Trainer.fit`
     "One step of a projected GAN (Sauer et al. 2021)."
-    G, D = trainer.modules["G"], trainer.modules["D"]
+    D = trainer.modules["D"]
     augment = DifferentiableAugmentation(config.colour, config.translation, config.cutout)
     def step(batch):
         x, labels = batch["image"], batch["label"]
         if x.shape[1] == 1: x = x*2 - 1                             # grey images come in [0,1]
         if config.mirror: x, = random_flips(x)
         D.requires_grad_(False)
-        fake = looks(augment(_drawn_for(G, labels)))
+        fake = looks(augment(_drawn_for(trainer, labels)))
         loss_G = generator_loss_by_scale(D(fake, labels))
         trainer.update(trainer.optimizers["G"], loss_G)
         D.requires_grad_(True)

@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['PATH_EVERY', 'R1_EVERY', 'StyleGAN2Config', 'fake_images', 'generator_phase', 'path_phase', 'discriminator_phase',
-           'r1_phase', 'lazy_adam', 'LastTerms', 'stylegan2_step', 'build_stylegan2', 'generator_facts',
-           'check_each_class', 'stylegan2_config', 'train_stylegan2', 'Drawn', 'draw_stylegan2', 'load_stylegan2']
+           'r1_phase', 'lazy_adam', 'LastTerms', 'note_mean_style', 'stylegan2_step', 'build_stylegan2',
+           'generator_facts', 'check_each_class', 'stylegan2_config', 'train_stylegan2', 'Drawn', 'draw_stylegan2',
+           'load_stylegan2']
 
 # %% ../../nbs/models/04_stylegan2_train.ipynb #86c753d6
 from collections.abc import Callable, Sequence
@@ -22,6 +23,7 @@ from ..data.registry import DataError
 from .stylegan2 import Discriminator, Generator, preset
 from .stylegan2_augment import PIPES, AdaptiveP, Augment
 from .stylegan2_weights import import_weights
+from ..networks.augmentation import random_flips
 from ..networks.drawing import as_read
 from ..networks.layers import in_batches
 from ..networks.losses import PathLength, discriminator_loss, generator_loss, r1_penalty
@@ -141,9 +143,11 @@ class LastTerms(dict):
     def load_state_dict(self, state): self.update(state)
 
 # %% ../../nbs/models/04_stylegan2_train.ipynb #060b458a
-def _mirrored_by_chance(x):
-    "Each image as its mirror image with probability a half."
-    return torch.where(torch.rand(len(x), 1, 1, 1, device=x.device) < .5, x.flip(3), x)
+def note_mean_style(trainer: Trainer, # whose processes draw
+                    G: Generator,     # keeps the mean style, for truncation
+                    w: Tensor):       # styles of a step (B,w_dim)
+    "The generator's mean style moves a little towards that of a step."
+    G.mapping.w_avg.lerp_(trainer.everywhere(w.detach().float().mean(0)), 1 - .995)
 
 # %% ../../nbs/models/04_stylegan2_train.ipynb #77ae59ce
 def stylegan2_step(trainer: Trainer,          # with the networks G, D and augment, and the optimisers G and D
@@ -156,7 +160,7 @@ def stylegan2_step(trainer: Trainer,          # with the networks G, D and augme
     G, D, augment = (trainer.modules[name] for name in ("G", "D", "augment"))
     def train_G(labels):
         loss, w = generator_phase(G, D, augment, labels, config.mixing)
-        G.mapping.w_avg.lerp_(trainer.everywhere(w.detach().float().mean(0)), 1 - .995)
+        note_mean_style(trainer, G, w)
         trainer.update(trainer.optimizers["G"], loss)
         if config.pl_weight and trainer.step % PATH_EVERY == 0:
             penalty = path_phase(G, path, labels, config.mixing)
@@ -176,7 +180,7 @@ def stylegan2_step(trainer: Trainer,          # with the networks G, D and augme
     def step(batch):
         x, labels = batch["image"], batch["label"]
         if x.shape[1] == 1: x = x*2 - 1                             # grey images come in [0,1]
-        if config.mirror: x = _mirrored_by_chance(x)
+        if config.mirror: x, = random_flips(x)
         D.requires_grad_(False)
         loss_G = train_G(labels)
         D.requires_grad_(True)
