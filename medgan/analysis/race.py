@@ -23,7 +23,7 @@ from ..core.names import safe_name
 from ..core.plots import progress_bar
 from ..core.statistics import mean_interval
 from ..data.images import ImageData, as_image_data
-from ..evaluate.features import Extractor
+from ..evaluate.features import Extractor, load_extractor
 from ..evaluate.generators import Generated, evaluate
 from ..training.checkpoints import checkpoints, write_whole
 from ..training.loop import Trainer, training_seconds
@@ -48,7 +48,7 @@ def train_for(contestant: Contestant,
     "Train until the steps have taken that long, within one per cent or one step; a run that has gone far beyond is refused."
     check_number("seconds", seconds, 0, above=True)
     def go_on(epochs):
-        resume = bool(checkpoints(user_path(out_dir))) if user_path(out_dir).is_dir() else False
+        resume = bool(checkpoints(out_dir))
         return contestant.train(data, contestant.settings | dict(seed=seed), str(out_dir), resume, epochs=epochs, **options)
     trainer = go_on(1e-9)                                                   # one step, or none where there are some
     if (spent := training_seconds(trainer.history)) > 1.5*seconds and trainer.step > 1:
@@ -118,10 +118,11 @@ def judge_race(table: pd.DataFrame,     # from `race`
                seed: int = 0,           # of the deals
               ) -> pd.DataFrame:        # contestant, seed, mark, kimg, features, metric: value, low, high, floor, ceiling
     "Every metric of every drawing in every kind of features."
+    judges = [e if isinstance(e, Extractor) else load_extractor(e) for e in extractors]
     rows = []
     for row in table.to_dict("records"):
         made = drawn_images(row["file"], training.classes)
-        for extractor in extractors:
+        for extractor in judges:
             judged = evaluate(made, training, held_out, extractor, per_class=False, n_path=0, n_splits=n_splits, seed=seed)
             of = {name: row[name] for name in ("contestant", "seed", "mark", "kimg")}
             rows.append(judged.xs("all").reset_index().assign(**of))

@@ -1,4 +1,4 @@
-"""Does the privacy report see a projected GAN that copies? Trained on few images, for long, and on all of them for as long.
+"""Does the privacy report see a projected GAN that copies? Trained on so many images, for so long as is said.
 
     MEDGAN_DATA=<folder> OMP_NUM_THREADS=1 python -m tests.benchmarks.projected_copies --images 100 --kimg 20
 
