@@ -146,7 +146,9 @@ def allowed(field: FieldInfo, # of a `Config`
     if kind is int: return "a whole number" + _bounds(field)
     if kind is float: return "a number" + _bounds(field)
     if get_origin(kind) is tuple: return "a list of at most 1000 different names"
-    if type(None) in get_args(kind): return "None or a number" + _bounds(field)
+    if type(None) in get_args(kind):
+        is_whole = int in get_args(get_args(kind)[0])           # the arguments of `Whole`
+        return f"None or a {'whole ' if is_whole else ''}number" + _bounds(field)
     return "text"
 
 # %% ../../nbs/core/00_checks.ipynb #92afe890

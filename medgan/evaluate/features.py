@@ -128,6 +128,14 @@ class Extractor:
         "The extractor under the name that its features of such images have."
         return replace(self, name=f"{self.name}, {size} px", any_size=False) if self.any_size else self
 
+    @torch.no_grad()
+    def of(self,
+           x: Tensor, # images (B,C,H,W) as `ImageData.read` gives them, where the network is
+          ) -> Tensor: # features (B,dim)
+        "Features of a batch."
+        if x.shape[1] < self.channels: x = (2*x - 1).expand(-1, 3, -1, -1)      # [0,1] grey to [-1,1] RGB
+        return self.net(x).float()
+
 # %% ../../nbs/evaluate/01_features.ipynb #b451200a
 def weights_fingerprint(name: str,                  # of the extractor
                         weights: dict[str, Tensor], # a state dict
@@ -328,13 +336,6 @@ def _npy(array):
     np.save(buffer, array)
     return buffer.getvalue()
 
-# %% ../../nbs/evaluate/01_features.ipynb #3019f4ad
-@torch.no_grad()
-def _batch_features(x, extractor):
-    "Features (B,dim) of a batch, on the CPU."
-    if x.shape[1] < extractor.channels: x = (2*x - 1).expand(-1, 3, -1, -1)      # [0,1] grey to [-1,1] RGB
-    return extractor.net(x).float().cpu().numpy()
-
 # %% ../../nbs/evaluate/01_features.ipynb #98fe94e5
 def _kept_features(file, n):
     "Features of n images out of a file; None where there is none. A warning tells of one that is damaged, which is written again."
@@ -358,7 +359,7 @@ def image_features(data: ImageData,       # images
     if keep and (kept := _kept_features(file, len(data))) is not None: return kept
     bar = progress_bar(image_batches(data, batch_size, best_device()), desc=f"{extractor.name} features of {data.name}",
                        total=-(-len(data)//batch_size), unit="batch", disable=len(data) < 5000)
-    features = np.concatenate([_batch_features(x, extractor) for x in bar])
+    features = np.concatenate([extractor.of(x).cpu().numpy() for x in bar])
     if not np.isfinite(features).all(): raise ExtractorError(f"{extractor.name}: features of {data.name} are not finite")
     try:
         if keep: write_whole(file, _npy(features))

@@ -39,12 +39,13 @@ class ProjectedGANConfig(TrainingConfig):
     classes: Names = Field((), description="in label order; none: an unconditional generator")
     generator: Literal["fastgan", "stylegan2"] = Field("fastgan", description="whose generator; paper: both")
     z_dim: Whole = Field(128, ge=2, le=1024, description="size of the latent; paper: 256")
-    width: Whole = Field(16, ge=2, le=256,
+    width: Whole = Field(8, ge=2, le=256,
                          description="channels of the generator at 128 px; stylegan2: 4 times as many at most; paper: 64")
     network: Literal["lite0", "lite1", "lite2"] = Field("lite1", description="feature network, EfficientNet-Lite; paper: lite1")
     weights: Literal["imagenet", "random", "none"] = Field("imagenet",
         description="of the feature network; none: no feature network, the image itself at several sizes; paper: imagenet")
-    feature_size: Whole = Field(64, ge=32, le=512, description="px to which images are brought for the feature network; paper: 224")
+    feature_size: Whole | None = Field(None, ge=32, le=512,
+                                       description="px to which images are brought for the feature network; None: as they are; paper: 224")
     n_levels: Whole = Field(4, ge=1, le=4, description="scales that have a discriminator, from the finest; paper: 4")
     mix_width: Whole = Field(64, ge=4, le=256, description="channels of the projected features at the finest scale; paper: 64")
     d_most: Whole = Field(256, ge=8, le=1024, description="channels of a discriminator's layer, at most; paper: 512")
@@ -73,7 +74,8 @@ def build_looks(config: ProjectedGANConfig,
                ) -> FeatureProjection | ImagePyramid: # on the CPU; nothing in it is trained
     "What the discriminators see of an image: projected features, or the image at several sizes."
     if config.weights == "none": return ImagePyramid(config.size, config.channels, config.n_levels)
-    return FeatureProjection(config.network, config.weights, config.feature_size, config.n_levels, config.mix_width, config.feature_seed)
+    feature_size = config.feature_size or config.size
+    return FeatureProjection(config.network, config.weights, feature_size, config.n_levels, config.mix_width, config.feature_seed)
 
 def build_projected_gan(config: ProjectedGANConfig,
                        ) -> tuple[nn.Module, nn.Module]: # generator and discriminators, on the CPU, freshly initialised
@@ -83,7 +85,7 @@ def build_projected_gan(config: ProjectedGANConfig,
     else:
         G = Generator(config.size, config.channels, n_classes, z_dim=config.z_dim, w_dim=config.z_dim, depth=2,
                       base=max(128*config.width, config.size), most=4*config.width)
-    channels, sides = level_shapes(config.feature_size, config.n_levels, config.mix_width)
+    channels, sides = level_shapes(config.feature_size or config.size, config.n_levels, config.mix_width)
     if config.weights == "none":
         pyramid = build_looks(config)
         channels, sides = pyramid.channels, pyramid.sides

@@ -138,7 +138,7 @@ def test_wrong_data(data):
                                   (one_only, DataError, "no image of the classes b"), (oblong, DataError, "32 x 64 px")):
         with pytest.raises(error, match=message): train_projected_gan(other, CONFIG, progress="")
 
-@pytest.mark.parametrize("wrong, message", [(dict(feature_size=16), "feature_size=16: must be a whole number from 32 to 512"),
+@pytest.mark.parametrize("wrong, message", [(dict(feature_size=16), "feature_size=16: must be None or a whole number from 32 to 512"),
                                             (dict(n_levels=5), "n_levels=5"), (dict(network="lite9"), "network='lite9'"),
                                             (dict(colour=2), "colour=2: must be True or False")])
 def test_bad_settings(wrong, message, data):
