@@ -19,7 +19,7 @@ def main():
     parser.add_argument("--images", type=int, default=100)
     parser.add_argument("--kimg", type=float, default=20)
     parser.add_argument("--bare", action="store_true", help="without augmentation")
-    parser.add_argument("--figure", default="", help="where to write the closest pairs, *.png")
+    parser.add_argument("--figure", default="", help="where to write the closest pairs, *.jpg")
     given = parser.parse_args()
     parts = load_data("ham10000", size=64).split(seed=0)
     one_each = {name: part.subset((~part.table.group.duplicated()).to_numpy().nonzero()[0]) for name, part in parts.items()}
