@@ -24,7 +24,7 @@ def test_evaluate(phantoms, tmp_path, monkeypatch):
     monkeypatch.setenv("MEDGAN_CACHE", str(tmp_path))
     def run(): return evaluate(phantoms["generated"], phantoms["real"], phantoms["held_out"], n_splits=4)
     table = run()
-    monkeypatch.setattr("medgan.evaluate.features._batch_features", lambda *a: pytest.fail("computed again"))
+    monkeypatch.setattr("medgan.evaluate.features.Extractor.of", lambda *a: pytest.fail("computed again"))
     assert table.equals(run())
     assert set(table.features) == {"HAM10000 CNN 2"}
     everything = table.loc["all"]
