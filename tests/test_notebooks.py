@@ -107,7 +107,7 @@ def test_exports_nothing_by_itself(nb):
 @each
 def test_size(nb):
     "Catches pictures as PNG and logs that bury the text."
-    limit = 800 if nb in PAPERS or nb.parent.name == "tutorials" else 300
+    limit = 800 if nb in PAPERS else 300
     assert nb.stat().st_size <= limit*1024, f"{nb.stat().st_size//1024} KB; {limit} are allowed"
     for i, cell in cells_of(nb, "code"):
         lines = [line for line in _text(cell["source"]).splitlines() if line.strip()]

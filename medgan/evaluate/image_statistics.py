@@ -25,7 +25,7 @@ from ..data.registry import DataError
 from ..data.splits import group_codes, share_known
 from .classifiers import predict, recall_table
 from .colours import colour_gaps
-from .features import Extractor, image_features
+from .features import Extractor, best_device, image_features
 from .metrics import N_MIN, MetricError, half_interval, half_splits
 from .obedience import checkerboard
 from .spectra import gaussian_blurred, sharpness
@@ -151,9 +151,10 @@ class LinearProbe(nn.Module):
                  train: ImageData,     # real images with their classes, at least one of each
                  C: float = 1e-3):     # inverse weight of the penalty
         super().__init__()
-        missing = set(train.classes) - set(train.table.dx)
-        if len(train.classes) < 2 or missing:
-            raise DataError(f"{train.name}: a probe needs images of two classes or more, of each; none of {', '.join(sorted(missing))}")
+        counts = np.bincount(train.labels, minlength=len(train.classes))
+        if len(counts) < 2 or not counts.all():
+            there = ", ".join(f"{n} of {c}" for n, c in zip(counts, train.classes))
+            raise DataError(f"{train.name}: a probe needs images of two classes or more, of each; there are {there}")
         regression = LogisticRegression(C=C, class_weight="balanced", max_iter=5000)
         scaler, regression = make_pipeline(StandardScaler(), regression).fit(image_features(train, extractor), train.labels.numpy())
         weight = regression.coef_/scaler.scale_
@@ -162,6 +163,7 @@ class LinearProbe(nn.Module):
             weight, bias = (np.concatenate([-part, part])/2 for part in (weight, bias))
         self.extractor, self.head = extractor, nn.Linear(weight.shape[1], len(weight))
         self.head.load_state_dict(dict(weight=torch.from_numpy(weight), bias=torch.from_numpy(bias)))
+        self.to(best_device())                                  # where the extractor is
         note_seen(self, group_codes(train.table.group))
 
     def forward(self,

@@ -57,6 +57,11 @@ class ProjectedGANConfig(TrainingConfig):
     ema_kimg: Number = Field(10., gt=0, le=10**6, description="half-life of G's average in thousand images")
     ema_ramp: Number = Field(.05, ge=0, le=10**3, description="the half-life is at most this share of the images seen; 0: no ramp-up")
 
+    @property
+    def size_seen(self) -> int:
+        "The side of the images that the feature network sees, in px."
+        return self.feature_size or self.size
+
 # %% ../../nbs/models/05_projected_gan.ipynb #0edb7540
 def generator_loss_by_scale(logits: Sequence[Tensor], # of generated images at each scale, (B,h,w)
                            ) -> Tensor:               # scalar
@@ -74,8 +79,7 @@ def build_looks(config: ProjectedGANConfig,
                ) -> FeatureProjection | ImagePyramid: # on the CPU; nothing in it is trained
     "What the discriminators see of an image: projected features, or the image at several sizes."
     if config.weights == "none": return ImagePyramid(config.size, config.channels, config.n_levels)
-    feature_size = config.feature_size or config.size
-    return FeatureProjection(config.network, config.weights, feature_size, config.n_levels, config.mix_width, config.feature_seed)
+    return FeatureProjection(config.network, config.weights, config.size_seen, config.n_levels, config.mix_width, config.feature_seed)
 
 def build_projected_gan(config: ProjectedGANConfig,
                        ) -> tuple[nn.Module, nn.Module]: # generator and discriminators, on the CPU, freshly initialised
@@ -85,10 +89,10 @@ def build_projected_gan(config: ProjectedGANConfig,
     else:
         G = Generator(config.size, config.channels, n_classes, z_dim=config.z_dim, w_dim=config.z_dim, depth=2,
                       base=max(128*config.width, config.size), most=4*config.width)
-    channels, sides = level_shapes(config.feature_size or config.size, config.n_levels, config.mix_width)
     if config.weights == "none":
         pyramid = build_looks(config)
         channels, sides = pyramid.channels, pyramid.sides
+    else: channels, sides = level_shapes(config.size_seen, config.n_levels, config.mix_width)
     D = MultiScaleDiscriminator(channels, sides, n_classes, config.d_most)
     return G.to(memory_format=torch.channels_last), D.to(memory_format=torch.channels_last)
 

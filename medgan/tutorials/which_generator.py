@@ -54,10 +54,10 @@ def race_metrics(judged: pd.DataFrame, # from `judge_race`
     "What the ledger keeps of a race: every number of every training, how many images each had seen, floors and ceilings."
     out = [metric("thousand images", name, f"{mark:g} s, seed {seed}", kimg)
            for name, seed, mark, kimg in judged.groupby(["contestant", "seed", "mark", "kimg"]).groups]
-    for row in judged.itertuples():
-        table = f"{row.metric}, {row.features}"
-        out.append(metric(table, row.contestant, f"{row.mark:g} s, seed {row.seed}", row.value, row.low, row.high, over="images"))
-        out += [metric(table, name, "at any time", value) for name, value in (("floor", row.floor), ("ceiling", row.ceiling))]
+    out += [metric(f"{r.metric}, {r.features}", r.contestant, f"{r.mark:g} s, seed {r.seed}", r.value, r.low, r.high, over="images")
+            for r in judged.itertuples()]
+    for r in judged.drop_duplicates(["metric", "features"]).itertuples():                   # the same for every drawing
+        out += [metric(f"{r.metric}, {r.features}", name, "at any time", getattr(r, name)) for name in ("floor", "ceiling")]
     return out
 
 # %% ../../nbs/tutorials/00_which_generator.ipynb #5c33794e
