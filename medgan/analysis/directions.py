@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['METHODS', 'Directions', 'principal_components', 'semantic_factorization', 'separating_plane', 'move', 'effects',
-           'entanglement']
+           'entanglement', 'explore']
 
 # %% ../../nbs/analysis/06_directions.ipynb #4fe5a0b3
 from collections.abc import Callable, Sequence
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from .latent_space import LatentSpace
 from ..core.checks import ParameterError, check_number
+from ..core.plots import Png, show_grid
 from ..core.statistics import mean_interval
 
 # %% ../../nbs/analysis/06_directions.ipynb #24a65d25
@@ -156,3 +157,33 @@ def entanglement(table: pd.DataFrame, # from `effects`
     "What else changes with the wanted property."
     values = table.value.unstack()[table.index.unique("property")]
     return pd.DataFrame({name: values.loc[name]/values.loc[name, p] for name, p in wanted.items()}).T
+
+# %% ../../nbs/analysis/06_directions.ipynb #bd309227
+def explore(directions: dict[str, Directions], # by name, of one latent space
+            n: int = 4,                # images
+            classes: Sequence[str] = (), # of a conditional generator, in label order
+            reach: float = 3.,         # steps to either side
+            seed: int = 0,             # of the codes to begin with
+           ): # a widget: sliders by direction, the class, the seed, and the picture
+    "Sliders for JupyterLab; they need ipywidgets."
+    try:
+        import ipywidgets as widgets
+    except ImportError as error: raise ImportError("explore needs ipywidgets: pip install ipywidgets") from error
+    space, *others = {id(found.space): found.space for found in directions.values()}.values()
+    if others: raise ParameterError("directions: are of several latent spaces; must be of one")
+    vectors = {f"{name} {i + 1}": vector for name, found in directions.items() for i, vector in enumerate(found.vectors)}
+    sliders = {name: widgets.FloatSlider(0, min=-reach, max=reach, step=.25, description=name, continuous_update=False) for name in vectors}
+    codes_seed, picture = widgets.BoundedIntText(seed, min=0, max=2**31 - 1, description="seed"), widgets.Image()
+    options = list(zip(classes or map(str, range(len(space.means))), range(len(space.means)))) if len(space.means) > 1 else []
+    label = widgets.Dropdown(options=options, value=0 if options else None, description="class")
+    def draw(_=None):
+        z = torch.randn(n, space.net.z_dim, generator=torch.Generator().manual_seed(codes_seed.value))
+        labels = torch.full((n,), label.value) if options else None
+        codes = space.of(z, labels)
+        for name, slider in sliders.items(): codes = move(space, codes, vectors[name], [slider.value])[0]
+        with torch.no_grad(): grid = show_grid(space.images(codes, labels).cpu(), n_cols=n, zoom=2)
+        picture.format, picture.value = "png" if isinstance(grid, Png) else "jpeg", grid.data
+    told = [*sliders.values(), codes_seed, *([label] if options else [])]
+    for control in told: control.observe(draw, "value")
+    draw()
+    return widgets.VBox([*told, picture])
