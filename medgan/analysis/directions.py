@@ -168,7 +168,7 @@ def explore(directions: dict[str, Directions], # by name, of one latent space
     "Sliders for JupyterLab; they need ipywidgets."
     try:
         import ipywidgets as widgets
-    except ImportError as error: raise ImportError("explore needs ipywidgets: pip install ipywidgets") from error
+    except ImportError as error: raise ImportError('explore needs ipywidgets: pip install "medgan[explain]"') from error
     space, *others = {id(found.space): found.space for found in directions.values()}.values()
     if others: raise ParameterError("directions: are of several latent spaces; must be of one")
     vectors = {f"{name} {i + 1}": vector for name, found in directions.items() for i, vector in enumerate(found.vectors)}
