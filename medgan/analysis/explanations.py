@@ -172,7 +172,7 @@ def show_maps(images: Tensor,             # (N,3,H,W) in [-1,1]
     fig, axes = plt.subplots(3, n, figsize=(1.3*n, 4), layout="constrained", squeeze=False)
     pixels = ((images.permute(0, 2, 3, 1).numpy() + 1)/2).clip(0, 1)
     for i, column in enumerate(axes.T):
-        kept = maps[i] >= np.quantile(maps[i], 1 - share)
+        kept = (maps[i] >= np.quantile(maps[i], 1 - share)) & (maps[i] > maps[i].min())     # most of a map may be 0
         for ax, shown in zip(column, (pixels[i], None, np.where(kept[..., None], pixels[i], 1))):
             if shown is None: ax.imshow(maps[i], cmap="magma")
             else: ax.imshow(shown)
