@@ -23,18 +23,22 @@ from ..core.plots import progress_bar
 from ..core.statistics import mean_interval
 from ..training.loop import evaluating
 
-try:
-    from saliency.core import INPUT_OUTPUT_GRADIENTS, XRAI, IntegratedGradients, XRAIParameters
-except ImportError as error: raise ImportError('heat maps need the package saliency: pip install "medgan[explain]"') from error
-
 # %% ../../nbs/analysis/08_explanations.ipynb #efca5d1a
+def _saliency():
+    "The library; the error says how to get it."
+    try:
+        import saliency.core
+    except ImportError as error:
+        raise ImportError('heat maps need the package saliency: pip install "medgan[explain]"') from error
+    return saliency.core
+
 def _of_classifier(net, label):
     "The network as `saliency` asks for it: images (B,H,W,C) in [0,1] to gradients of the logit of a class."
     def call(x, call_model_args=None, expected_keys=None):
         images = torch.from_numpy(np.asarray(x, np.float32)).permute(0, 3, 1, 2).requires_grad_()
         logit = net(2*images - 1)[:, label].sum()
         gradient, = torch.autograd.grad(logit, images)
-        return {INPUT_OUTPUT_GRADIENTS: gradient.permute(0, 2, 3, 1).numpy()}
+        return {_saliency().INPUT_OUTPUT_GRADIENTS: gradient.permute(0, 2, 3, 1).numpy()}
     return call
 
 def _maps(explain, net, images, labels, progress):
@@ -45,6 +49,7 @@ def _maps(explain, net, images, labels, progress):
     bar = progress_bar(list(zip(pixels, labels)), desc=progress, disable=not progress, unit="image")
     return np.stack([explain(x, _of_classifier(net, int(label))) for x, label in bar])
 
+# %% ../../nbs/analysis/08_explanations.ipynb #21fd3923
 def xrai(net: nn.Module,            # images (B,3,H,W) in [-1,1] to logits (B,K)
          images: Tensor,            # (N,3,H,W) in [-1,1]
          labels: Sequence[int],     # the class to explain, for each image
@@ -53,8 +58,9 @@ def xrai(net: nn.Module,            # images (B,3,H,W) in [-1,1] to logits (B,K)
         ) -> np.ndarray:            # (N,H,W), larger = more important
     "XRAI (Kapishnikov et al. 2019)."
     check_number("steps", steps, 2, whole=True)
-    options = XRAIParameters(steps=steps)
-    return _maps(lambda x, call: XRAI().GetMask(x, call, batch_size=32, extra_parameters=options), net, images, labels, progress)
+    library = _saliency()
+    explainer, options = library.XRAI(), library.XRAIParameters(steps=steps)
+    return _maps(lambda x, call: explainer.GetMask(x, call, batch_size=32, extra_parameters=options), net, images, labels, progress)
 
 def integrated_gradients(net: nn.Module, # as of `xrai`
                          images: Tensor, labels: Sequence[int], # as of `xrai`
@@ -63,8 +69,8 @@ def integrated_gradients(net: nn.Module, # as of `xrai`
                         ) -> np.ndarray: # (N,H,W), the sum over the channels
     "Integrated gradients (Sundararajan et al. 2017)."
     check_number("steps", steps, 2, whole=True)
-    def explain(x, call):
-        return IntegratedGradients().GetMask(x, call, x_steps=steps, x_baseline=np.zeros_like(x), batch_size=32).sum(-1)
+    explainer = _saliency().IntegratedGradients()
+    def explain(x, call): return explainer.GetMask(x, call, x_steps=steps, x_baseline=np.zeros_like(x), batch_size=32).sum(-1)
     return _maps(explain, net, images, labels, progress)
 
 # %% ../../nbs/analysis/08_explanations.ipynb #f84a2353
@@ -83,7 +89,7 @@ def inside_mask(maps: np.ndarray,  # (N,H,W)
 # %% ../../nbs/analysis/08_explanations.ipynb #2cb2487e
 ORDERS = ("map", "random", "centre")
 
-def _scores(maps, order, seed):
+def _keys(maps, order, seed):
     "What the pixels are sorted by (N,H*W)."
     n, h, w = maps.shape
     if order == "map": return maps.reshape(n, -1)
@@ -102,7 +108,7 @@ def removal_curves(net: nn.Module,        # images (B,3,H,W) in [-1,1] to logits
                    seed: int = 0,         # of the order by chance
                   ) -> np.ndarray:        # probability of the class (N,n_steps+1)
     "Deletion and insertion curves (Petsiuk et al. 2018)."
-    rank = rankdata(-_scores(maps, order, seed), "ordinal", axis=1).reshape(maps.shape) - 1       # 0 = the most important
+    rank = rankdata(-_keys(maps, order, seed), "ordinal", axis=1).reshape(maps.shape) - 1       # 0 = the most important
     smooth = torch.from_numpy(gaussian_filter(images.numpy(), (0, 0, blur*maps.shape[1], blur*maps.shape[2]), mode="nearest"))
     first, then = (smooth, images) if insert else (images, smooth)
     curves, rows = [], torch.arange(len(images))
@@ -113,6 +119,7 @@ def removal_curves(net: nn.Module,        # images (B,3,H,W) in [-1,1] to logits
             curves.append(p[rows, torch.as_tensor(labels)].numpy())
     return np.stack(curves, 1)
 
+# %% ../../nbs/analysis/08_explanations.ipynb #89e32655
 def removal_table(net: nn.Module, images: Tensor, maps: np.ndarray, labels: Sequence[int], # as of `removal_curves`
                   **options,            # of `removal_curves`
                  ) -> pd.DataFrame:     # by test and order: area under the curve, low, high over images; and its difference to the map's
@@ -136,7 +143,7 @@ def map_agreement(a: np.ndarray, b: np.ndarray, # maps (N,H,W)
     size = np.sqrt((centred[0]**2).sum(1)*(centred[1]**2).sum(1))
     return (centred[0]*centred[1]).sum(1)/np.maximum(size, 1e-12)
 
-def _shuffled(net, n_layers, seed):
+def _shuffled_net(net, n_layers, seed):
     "A copy in which the last layers' weights are in another order, each layer by itself."
     net, maker = copy.deepcopy(net).cpu(), torch.Generator().manual_seed(seed)
     layers = [m for m in net.modules() if any(True for _ in m.parameters(recurse=False))]
@@ -154,10 +161,10 @@ def randomisation_test(explain: Callable[[nn.Module, Tensor, Sequence[int]], np.
                       ) -> pd.DataFrame:      # a row a share: layers, value (mean agreement with the trained network's map), low, high
     "Does an explanation go where the network's knowledge goes (Adebayo et al. 2018, cascading)?"
     trained, rows = explain(net, images, labels), {}
-    n = _shuffled(net, 0, seed)[1]
+    n = _shuffled_net(net, 0, seed)[1]
     for part in parts:
         k = round(part*n)
-        agreement = map_agreement(trained, explain(_shuffled(net, k, seed)[0], images, labels))
+        agreement = map_agreement(trained, explain(_shuffled_net(net, k, seed)[0], images, labels))
         rows[part] = k, *mean_interval(agreement)
     return pd.DataFrame(rows, index=["layers", "value", "low", "high"]).T.rename_axis("shuffled")
 

@@ -19,6 +19,7 @@ from ..networks.layers import check_labels, in_batches
 # %% ../../nbs/analysis/04_latent_space.ipynb #26b64cf4
 SPACES = ("z", "w", "w+")
 
+# %% ../../nbs/analysis/04_latent_space.ipynb #99cf359a
 @dataclass(frozen=True)
 class LatentSpace:
     "Codes from which a generator draws."

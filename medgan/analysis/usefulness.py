@@ -143,6 +143,7 @@ def compare_rows(predictions: pd.DataFrame, # from `fit_rows`, of two classes, t
         found[test, row] = over_seeds | dict(zip(("of_images", "of_images_low", "of_images_high"), of_images))
     return pd.DataFrame(found).T.rename_axis(["test", "row"])
 
+# %% ../../nbs/analysis/07_usefulness.ipynb #72272fd2
 def _over_groups(predictions, row, first, score, n_resamples, seed):
     "Difference of two rows on the same images, and its interval over groups; probabilities are means over trainings."
     means = predictions.groupby(["row", "image"], sort=False).agg(dict(p="mean", label="first", group="first"))
