@@ -2,8 +2,7 @@
 import pytest
 import torch
 
-from medgan.analysis.latent_space import latent_space
-from medgan.analysis.projection import (
+from medgan.analysis.latent_projection import (
     PerceptualDistance,
     Projected,
     _rate,
@@ -12,6 +11,7 @@ from medgan.analysis.projection import (
     project,
     projection_memory,
 )
+from medgan.analysis.latent_space import latent_space
 from medgan.core.checks import ParameterError
 from medgan.networks.fastgan import FastGANGenerator
 
