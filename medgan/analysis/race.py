@@ -45,7 +45,7 @@ def train_for(contestant: Contestant,
               seed: int = 0,     # of the run
               **options,         # of `LoopConfig`
              ) -> Trainer:       # after the run
-    "Train until the steps have taken that long, within one per cent or one step; a run that has gone far beyond is refused."
+    "Train until the steps have taken that long, within a few per cent or one step; a run that has gone far beyond is refused."
     check_number("seconds", seconds, 0, above=True)
     def go_on(epochs):
         resume = bool(checkpoints(out_dir))
@@ -56,6 +56,7 @@ def train_for(contestant: Contestant,
                              "name a later mark, or another folder")
     while (spent := training_seconds(trainer.history)) < .99*seconds:
         left, each = seconds - spent, spent/trainer.step
+        if left > .05*seconds: left *= .8                                   # a machine may become slower on the way
         steps = max(1, min(int(left/each), 20*trainer.step))                # the first steps tell little of those that follow
         per_epoch = trainer.step/trainer.history.epoch.iloc[-1]
         trainer = go_on((trainer.step + steps)/per_epoch)
